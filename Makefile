@@ -1,0 +1,65 @@
+# Thin targets; the work is in kvserver, pytest, ruff and mypy.
+
+.DEFAULT_GOAL := help
+.PHONY: help run test test-long style types bench image clean
+
+VENV  := .venv
+BIN   := $(VENV)/bin
+BASE  ?= python:3.12-slim
+IMAGE ?= kvserver
+# Works without an engine, a daemon or privileges for mounts; `$(BUILDAH) images` lists the result.
+BUILDAH ?= buildah --storage-driver vfs
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
+
+run: $(VENV)/run.stamp ## install, and serve 127.0.0.1:6379 with data in ./data
+	@exec $(BIN)/kvserver --dir ./data
+
+test: $(VENV)/test.stamp ## install what the tests need, and run them
+	$(BIN)/python -m pytest
+
+test-long: $(VENV)/test.stamp ## the tests that take minutes
+	$(BIN)/python -m pytest -m long --timeout 3600
+
+style: $(VENV)/test.stamp ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/test.stamp ## mypy --strict
+	$(BIN)/mypy
+
+bench: $(VENV)/test.stamp ## compare with redis-server
+	$(BIN)/python -m benchmarks
+
+image: ## build the container image with docker, else buildah
+	@if docker info >/dev/null 2>&1; then \
+		docker build --build-arg BASE=$(BASE) -t $(IMAGE) .; \
+	elif command -v buildah >/dev/null; then \
+		$(BUILDAH) bud --isolation chroot --format docker --build-arg BASE=$(BASE) -t $(IMAGE) .; \
+	else \
+		echo "make image needs a running docker engine, or buildah" >&2; exit 1; \
+	fi
+
+clean: ## remove the environment and caches, never the data
+	rm -rf $(VENV) build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+		if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+			$$python -m venv $(VENV) && exit 0; rm -rf $(VENV); exit 1; \
+		fi; \
+	done; \
+	echo "kvserver needs Python 3.11 or newer; none is on PATH" >&2; exit 1
+
+# The stamps are newer than pyproject.toml when the environment is up to date.
+$(VENV)/run.stamp: pyproject.toml | $(BIN)/python
+	@echo "Installing kvserver into $(VENV)"
+	@$(BIN)/python -m pip install -q -e .
+	@touch $@
+
+$(VENV)/test.stamp: pyproject.toml | $(BIN)/python
+	@echo "Installing kvserver and what its tests need into $(VENV)"
+	@$(BIN)/python -m pip install -q -e '.[test]'
+	@touch $@ $(VENV)/run.stamp

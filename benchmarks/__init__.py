@@ -1,0 +1,1 @@
+"""Side-by-side measurements of kvserver and redis-server; `make bench` runs them."""

@@ -1,0 +1,5 @@
+"""`python -m kvserver`."""
+
+from kvserver.cli import main
+
+main()

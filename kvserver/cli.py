@@ -1,0 +1,66 @@
+"""The command line: `kvserver [/path/kvserver.conf] [--directive value ...]`.
+
+It must not know what a server is made of. Every reason not to start is one line on standard
+error (and in the log), exit status 1.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Sequence
+
+from kvserver import __version__, config_file, logs
+from kvserver.config import ConfigError
+from kvserver.edge.app import run
+from kvserver.edge.listeners import ListenError
+from kvserver.state.table import CommandTable
+from kvserver.storage.commitlog import EngineError
+
+logger = logging.getLogger("kvserver")
+
+USAGE = """\
+Usage: kvserver [/path/to/kvserver.conf] [--directive value ...] [-]
+       kvserver - (read the configuration from standard input)
+       kvserver -v or --version
+       kvserver -h or --help
+
+Examples:
+       kvserver
+       kvserver /etc/kvserver.conf
+       kvserver --port 7777 --dir /var/lib/kvserver
+       kvserver /etc/kvserver.conf --loglevel debug
+       echo 'appendfsync always' | kvserver -
+
+The directives, with their defaults, are in conf/kvserver.conf.
+"""
+
+
+def main() -> None:
+    """The console script."""
+    argv = sys.argv[1:]
+    if argv and argv[0] in ("-v", "--version"):
+        print(f"kvserver v={__version__}")
+        return
+    if argv and argv[0] in ("-h", "--help"):
+        print(USAGE, end="")
+        return
+    sys.exit(_serve(argv))
+
+
+def _rename_check() -> Callable[[Sequence[str]], None]:
+    """What refuses a `rename-command` of a command that isn't there, or to a name that is."""
+    table = CommandTable()
+    return lambda words: table.rename(*words)
+
+
+def _serve(argv: list[str]) -> int:
+    try:
+        config = config_file.load(argv, sys.stdin.read, {"rename-command": _rename_check()})
+        level, path = config.get_str("loglevel"), config.get_str("logfile")
+        logs.setup(level, path, config.get_str("log-format"), lambda: "M")
+        run(config)
+    except (ConfigError, EngineError, ListenError, OSError) as error:
+        print(f"kvserver: {error}", file=sys.stderr)
+        return 1
+    return 0

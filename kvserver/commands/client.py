@@ -1,0 +1,487 @@
+"""CLIENT: names, lists and ends of connections, their replies, and the pause.
+
+Source: Redis 7.4's networking.c (clientCommand, clientSetinfoCommand). What a line of CLIENT
+LIST says is in kvserver/state/clientinfo.py, what a pause does in kvserver/state/pause.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from kvserver import errors, resp
+from kvserver.args import Cursor, parse_int, parse_int_in, parse_timeout_ms
+from kvserver.commands.help import help_reply
+from kvserver.numbers import INT64_MAX, INT64_MIN
+from kvserver.registry import ADMIN, LOADING, NOSCRIPT, STALE, command, container
+from kvserver.state import clientinfo, pause
+from kvserver.state.context import Blocked, ReadContext
+from kvserver.state.session import REPLY_OFF, REPLY_SKIP, REPLY_SKIP_NEXT, Session
+
+_FLAGS = NOSCRIPT | LOADING | STALE
+_ADMIN_FLAGS = ADMIN | _FLAGS
+_CATEGORIES = ("connection",)
+
+Test = Callable[[Session], bool]
+
+container(
+    "client",
+    group="connection",
+    since="2.4.0",
+    summary="A container for client connection commands.",
+)
+
+
+# -- about the own connection --------------------------------------------------------------
+
+
+@command(
+    "client|id",
+    2,
+    _FLAGS,
+    group="connection",
+    since="5.0.0",
+    summary="Returns the unique client ID of the connection.",
+    categories=_CATEGORIES,
+)
+def client_id(ctx: ReadContext) -> int:
+    return ctx.session.id
+
+
+@command(
+    "client|info",
+    2,
+    _FLAGS,
+    group="connection",
+    since="6.2.0",
+    summary="Returns information about the connection.",
+    categories=_CATEGORIES,
+    tips=("nondeterministic_output",),
+)
+def client_info(ctx: ReadContext) -> resp.Verbatim:
+    return resp.Verbatim(clientinfo.describe(ctx.session) + b"\n")
+
+
+@command(
+    "client|getname",
+    2,
+    _FLAGS,
+    group="connection",
+    since="2.6.9",
+    summary="Returns the name of the connection.",
+    categories=_CATEGORIES,
+)
+def client_getname(ctx: ReadContext) -> bytes | None:
+    return ctx.session.name or None
+
+
+@command(
+    "client|setname",
+    3,
+    _FLAGS,
+    group="connection",
+    since="2.6.9",
+    summary="Sets the connection name.",
+    categories=_CATEGORIES,
+)
+def client_setname(ctx: ReadContext, name: bytes) -> resp.Simple:
+    ctx.session.name = checked_name(name)
+    return resp.OK
+
+
+def checked_name(name: bytes) -> bytes:
+    """A client's name, if it can stand in CLIENT LIST."""
+    return _checked_attribute(b"Client names", name)
+
+
+def _checked_attribute(attribute: bytes, value: bytes) -> bytes:
+    if not all(0x21 <= char <= 0x7E for char in value):
+        raise errors.bad_client_attribute(attribute)
+    return value
+
+
+@command(
+    "client|setinfo",
+    4,
+    _FLAGS,
+    group="connection",
+    since="7.2.0",
+    summary="Sets information specific to the client or connection.",
+    categories=_CATEGORIES,
+)
+def client_setinfo(ctx: ReadContext, attribute: bytes, value: bytes) -> resp.Simple:
+    kind = attribute.lower()
+    if kind not in (b"lib-name", b"lib-ver"):
+        raise errors.unrecognized_option(attribute)
+    _checked_attribute(attribute, value)
+    if kind == b"lib-name":
+        ctx.session.lib_name = value
+    else:
+        ctx.session.lib_ver = value
+    return resp.OK
+
+
+@command(
+    "client|no-evict",
+    3,
+    _ADMIN_FLAGS,
+    group="connection",
+    since="7.0.0",
+    summary="Sets the client eviction mode of the connection.",
+    categories=_CATEGORIES,
+)
+def client_no_evict(ctx: ReadContext, word: bytes) -> resp.Simple:
+    ctx.session.no_evict = _on(word)
+    return resp.OK
+
+
+@command(
+    "client|no-touch",
+    3,
+    _FLAGS,
+    group="connection",
+    since="7.2.0",
+    summary="Controls whether commands sent by the client affect the LRU/LFU of accessed keys.",
+    categories=_CATEGORIES,
+)
+def client_no_touch(ctx: ReadContext, word: bytes) -> resp.Simple:
+    ctx.session.no_touch = _on(word)
+    return resp.OK
+
+
+def _on(word: bytes) -> bool:
+    option = word.upper()
+    if option not in (b"ON", b"OFF"):
+        raise errors.syntax()
+    return option == b"ON"
+
+
+@command(
+    "client|reply",
+    3,
+    _FLAGS,
+    group="connection",
+    since="3.2.0",
+    summary="Instructs the server whether to reply to commands.",
+    categories=_CATEGORIES,
+)
+def client_reply(ctx: ReadContext, mode: bytes) -> bytes:
+    session, option = ctx.session, mode.upper()
+    if option == b"ON":
+        session.gate &= ~(REPLY_OFF | REPLY_SKIP)
+        return resp.OK
+    if option == b"OFF":
+        session.gate |= REPLY_OFF
+    elif option != b"SKIP":
+        raise errors.syntax()
+    elif not session.gate & REPLY_OFF:
+        session.gate |= REPLY_SKIP_NEXT
+    return resp.NO_REPLY
+
+
+@command(
+    "client|getredir",
+    2,
+    _FLAGS,
+    group="connection",
+    since="6.0.0",
+    summary="Returns the client ID to which the connection's tracking notifications are "
+    "redirected.",
+    categories=_CATEGORIES,
+)
+def client_getredir(_ctx: ReadContext) -> int:
+    """-1: tracking is off, as it always is."""
+    return -1
+
+
+# -- about others --------------------------------------------------------------------------
+
+
+@command(
+    "client|list",
+    -2,
+    _ADMIN_FLAGS,
+    group="connection",
+    since="2.4.0",
+    summary="Lists open connections.",
+    complexity="O(N) where N is the number of client connections",
+    categories=_CATEGORIES,
+    tips=("nondeterministic_output",),
+    history=(
+        ("2.8.12", "Added unique client `id` field."),
+        ("5.0.0", "Added optional `TYPE` filter."),
+        ("6.0.0", "Added `user` field."),
+        (
+            "6.2.0",
+            "Added `argv-mem`, `tot-mem`, `laddr` and `redir` fields and the optional `ID` filter.",
+        ),
+        ("7.0.0", "Added `resp`, `multi-mem`, `rbs` and `rbp` fields."),
+        ("7.0.3", "Added `ssub` field."),
+        ("7.2.0", "Added `lib-name` and `lib-ver` fields."),
+        ("7.4.0", "Added `watch` field."),
+    ),
+)
+def client_list(ctx: ReadContext, *words: bytes) -> resp.Verbatim:
+    sessions = ctx.server.sessions
+    option = words[0].upper() if words else b""
+    if option == b"TYPE" and len(words) == 2:
+        kind = _type(words[1])
+        chosen = [s for s in sessions.values() if clientinfo.client_type(s) == kind]
+    elif option == b"ID" and len(words) > 1:
+        ids = [parse_int_in(word, INT64_MIN, INT64_MAX, "Invalid client ID") for word in words[1:]]
+        chosen = [sessions[number] for number in ids if number in sessions]
+    elif words:
+        raise errors.syntax()
+    else:
+        chosen = list(sessions.values())
+    return resp.Verbatim(b"".join(clientinfo.describe(session) + b"\n" for session in chosen))
+
+
+def _type(word: bytes) -> bytes:
+    kind = clientinfo.TYPES.get(word.lower())
+    if kind is None:
+        raise errors.unknown_client_type(word)
+    return kind
+
+
+@command(
+    "client|kill",
+    -3,
+    _ADMIN_FLAGS,
+    group="connection",
+    since="2.4.0",
+    summary="Terminates open connections.",
+    complexity="O(N) where N is the number of client connections",
+    categories=_CATEGORIES,
+    history=(
+        ("2.8.12", "Added new filter format."),
+        ("2.8.12", "`ID` option."),
+        ("3.2.0", "Added `master` type in for `TYPE` option."),
+        (
+            "5.0.0",
+            "Replaced `slave` `TYPE` with `replica`. `slave` still supported for backward "
+            "compatibility.",
+        ),
+        ("6.2.0", "`LADDR` option."),
+        ("7.4.0", "`MAXAGE` option."),
+    ),
+)
+def client_kill(ctx: ReadContext, *words: bytes) -> resp.Simple | int:
+    if len(words) == 1:
+        if not _kill(ctx, [_address_test(words[0])], skip_me=False):
+            raise errors.no_such_client()
+        return resp.OK
+    tests, skip_me = _kill_options(words)
+    return _kill(ctx, tests, skip_me)
+
+
+def _kill(ctx: ReadContext, tests: list[Test], skip_me: bool) -> int:
+    """End the sessions that pass every test; returns how many. The caller's own ends after the
+    reply."""
+    own = ctx.session
+    chosen = [
+        session
+        for session in ctx.server.sessions.values()
+        if not (skip_me and session is own) and all(test(session) for test in tests)
+    ]
+    for session in chosen:
+        if session is own:
+            session.close_after_reply()
+        else:
+            session.sink.abort()
+    return len(chosen)
+
+
+def _kill_options(words: tuple[bytes, ...]) -> tuple[list[Test], bool]:
+    """(what a session must pass to be killed, SKIPME)."""
+    tests: list[Test] = []
+    skip_me = True
+    options = Cursor(words)
+    while options.more():
+        if (value := options.value(b"SKIPME")) is not None:
+            skip_me = _yes(value)
+            continue
+        for name, make_test in _KILL_TESTS.items():
+            if (value := options.value(name)) is not None:
+                tests.append(make_test(value))
+                break
+        else:
+            raise errors.syntax()
+    return tests, skip_me
+
+
+def _yes(word: bytes) -> bool:
+    option = word.upper()
+    if option not in (b"YES", b"NO"):
+        raise errors.syntax()
+    return option == b"YES"
+
+
+def _id_test(word: bytes) -> Test:
+    number = parse_int_in(word, 1, INT64_MAX, "client-id should be greater than 0")
+    return lambda session: session.id == number
+
+
+def _address_test(word: bytes) -> Test:
+    return lambda session: session.addr.encode("utf-8", "surrogateescape") == word
+
+
+def _own_address_test(word: bytes) -> Test:
+    return lambda session: session.laddr.encode("utf-8", "surrogateescape") == word
+
+
+def _type_test(word: bytes) -> Test:
+    kind = _type(word)
+    return lambda session: clientinfo.client_type(session) == kind
+
+
+def _user_test(word: bytes) -> Test:
+    if word != b"default":
+        raise errors.no_such_user(word)
+    return lambda session: session.user == "default"
+
+
+def _age_test(word: bytes) -> Test:
+    seconds = parse_int_in(word, INT64_MIN, INT64_MAX, "maxage is not an integer or out of range")
+    if seconds <= 0:
+        raise errors.error("maxage should be greater than 0")
+    return lambda session: clientinfo.age(session) >= seconds
+
+
+_KILL_TESTS: dict[bytes, Callable[[bytes], Test]] = {
+    b"ID": _id_test,
+    b"MAXAGE": _age_test,
+    b"TYPE": _type_test,
+    b"ADDR": _address_test,
+    b"LADDR": _own_address_test,
+    b"USER": _user_test,
+}
+
+
+@command(
+    "client|unblock",
+    -3,
+    _ADMIN_FLAGS,
+    group="connection",
+    since="5.0.0",
+    summary="Unblocks a client blocked by a blocking command from a different connection.",
+    complexity="O(log N) where N is the number of client connections",
+    categories=_CATEGORIES,
+)
+def client_unblock(ctx: ReadContext, number: bytes, *reason: bytes) -> int:
+    """A command that a pause holds back can't be unblocked."""
+    if len(reason) > 1:
+        raise errors.subcommand_syntax(b"client", b"unblock")
+    how = reason[0].upper() if reason else b"TIMEOUT"
+    if how not in (b"TIMEOUT", b"ERROR"):
+        raise errors.error("CLIENT UNBLOCK reason should be TIMEOUT or ERROR")
+    session = ctx.server.sessions.get(parse_int(number))
+    blocked = session.blocked_on if session is not None else None
+    if session is None or type(blocked) is not Blocked:
+        return 0
+    reply = errors.unblocked() if how == b"ERROR" else blocked.on_timeout()
+    ctx.server.dispatcher.unblock_later(session, reply)
+    return 1
+
+
+# -- the pause -----------------------------------------------------------------------------
+
+
+@command(
+    "client|pause",
+    -3,
+    _ADMIN_FLAGS,
+    group="connection",
+    since="3.0.0",
+    summary="Suspends commands processing.",
+    categories=_CATEGORIES,
+    history=(("6.2.0", "`CLIENT PAUSE WRITE` mode added along with the `mode` option."),),
+)
+def client_pause(ctx: ReadContext, timeout: bytes, *mode: bytes) -> resp.Simple:
+    if len(mode) > 1:
+        raise errors.subcommand_syntax(b"client", b"pause")
+    word = mode[0].upper() if mode else b"ALL"
+    if word not in (b"WRITE", b"ALL"):
+        raise errors.error("CLIENT PAUSE mode must be WRITE or ALL")
+    end = ctx.now + parse_timeout_ms(timeout, ctx.now)
+    ctx.server.pauses.pause("client", end, pause.WRITES if word == b"WRITE" else pause.ALL)
+    return resp.OK
+
+
+@command(
+    "client|unpause",
+    2,
+    _ADMIN_FLAGS,
+    group="connection",
+    since="6.2.0",
+    summary="Resumes processing commands from paused clients.",
+    complexity="O(N) Where N is the number of paused clients",
+    categories=_CATEGORIES,
+)
+def client_unpause(ctx: ReadContext) -> resp.Simple:
+    ctx.server.pauses.unpause("client")
+    return resp.OK
+
+
+@command(
+    "client|help",
+    2,
+    LOADING | STALE,
+    group="connection",
+    since="5.0.0",
+    summary="Returns helpful text about the different subcommands.",
+    categories=_CATEGORIES,
+)
+def client_help(_ctx: ReadContext) -> list[resp.Simple]:
+    return help_reply(
+        "client",
+        "GETREDIR",
+        "    Return the client ID we are redirecting to when tracking is enabled.",
+        "GETNAME",
+        "    Return the name of the current connection.",
+        "ID",
+        "    Return the ID of the current connection.",
+        "INFO",
+        "    Return information about the current client connection.",
+        "KILL <ip:port>",
+        "    Kill connection made from <ip:port>.",
+        "KILL <option> <value> [<option> <value> [...]]",
+        "    Kill connections. Options are:",
+        "    * ADDR (<ip:port>|<unixsocket>:0)",
+        "      Kill connections made from the specified address",
+        "    * LADDR (<ip:port>|<unixsocket>:0)",
+        "      Kill connections made to specified local address",
+        "    * TYPE (NORMAL|MASTER|REPLICA|PUBSUB)",
+        "      Kill connections by type.",
+        "    * USER <username>",
+        "      Kill connections authenticated by <username>.",
+        "    * SKIPME (YES|NO)",
+        "      Skip killing current connection (default: yes).",
+        "    * ID <client-id>",
+        "      Kill connections by client id.",
+        "    * MAXAGE <maxage>",
+        "      Kill connections older than the specified age.",
+        "LIST [options ...]",
+        "    Return information about client connections. Options:",
+        "    * TYPE (NORMAL|MASTER|REPLICA|PUBSUB)",
+        "      Return clients of specified type.",
+        "    * ID <client-id> [<client-id> ...]",
+        "      Return clients of specified IDs only.",
+        "UNPAUSE",
+        "    Stop the current client pause, resuming traffic.",
+        "PAUSE <timeout> [WRITE|ALL]",
+        "    Suspend all, or just write, clients for <timeout> milliseconds.",
+        "REPLY (ON|OFF|SKIP)",
+        "    Control the replies sent to the current connection.",
+        "SETNAME <name>",
+        "    Assign the name <name> to the current connection.",
+        "SETINFO <option> <value>",
+        "    Set client meta attr. Options are:",
+        "    * LIB-NAME: the client lib name.",
+        "    * LIB-VER: the client lib version.",
+        "UNBLOCK <clientid> [TIMEOUT|ERROR]",
+        "    Unblock the specified blocked client.",
+        "NO-EVICT (ON|OFF)",
+        "    Protect current client connection from eviction.",
+        "NO-TOUCH (ON|OFF)",
+        "    Will not touch LRU/LFU stats when this mode is on.",
+    )

@@ -1,0 +1,1 @@
+"""The edge: sockets, timers, threads and processes; everything below is free of asyncio."""

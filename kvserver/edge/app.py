@@ -1,0 +1,176 @@
+"""The composition root: builds the server's parts, starts them, stops them.
+
+Nothing imports it but the command line. Order of a stop: no new connections, what is
+running is committed and answered, the log is fsynced, RocksDB is flushed and closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import signal
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import uvloop
+
+import kvserver.commands  # noqa: F401  (declares the commands)
+from kvserver import __version__, systemd
+from kvserver.config import Config
+from kvserver.edge import files, settings
+from kvserver.edge.backup import Backups
+from kvserver.edge.clients import Clients
+from kvserver.edge.cron import Cron
+from kvserver.edge.durability import Durability
+from kvserver.edge.listeners import Listeners
+from kvserver.edge.recovery import Recovery
+from kvserver.edge.walks import Walks
+from kvserver.state.dispatch import SUSPENDED, Dispatcher
+from kvserver.state.server import Server
+from kvserver.state.turn import Turn
+from kvserver.storage.commitlog import CommitLog, EngineError
+from kvserver.storage.engine import Engine
+
+logger = logging.getLogger("kvserver")
+
+
+class App:
+    """One running server; also what commands reach as `server.edge`."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._loop = asyncio.get_running_loop()
+        self._worker = ThreadPoolExecutor(2, "worker")
+        self._stopping: asyncio.Future[bool] = self._loop.create_future()
+        engine = Engine(os.path.join(config.get_str("dir"), "db"), config)
+        self.log = CommitLog(engine, config.get_int("row-cache-size"))
+        self.turn = Turn(self.log, self._schedule_end)
+        self.server = Server(config, self.log, self.turn, self)
+        self.server.dispatcher = Dispatcher(self.server)
+        self._clients = Clients(self.server)
+        self._durability = Durability(config, self.log, self.turn)
+        self._listeners = Listeners(config, self._clients)
+        self._cron = Cron(self.server, self._clients, self._durability, self._worker)
+        engine_lock = asyncio.Lock()
+        self._recovery = Recovery(self.server, self._durability, self._worker, engine_lock)
+        self._backups = Backups(self.server, self._worker, engine_lock)
+        self._walks = Walks(self.server.dispatcher)
+        settings.follow(config, self.server)
+
+    def _schedule_end(self) -> None:
+        self._loop.call_soon(self._end_turn)
+
+    def _end_turn(self) -> None:
+        self.turn.end()
+        if self.server.dispatcher.walks:
+            self._walks.start()
+
+    # -- running -----------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Serve until SHUTDOWN or a signal; raises ListenError."""
+        await self._listeners.open()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self._on_signal, number)
+        self._cron.start()
+        keys = self.server.keyspace.total_keys()
+        logger.info("kvserver %s, %d keys in %s", __version__, keys, self.log.engine.path)
+        logger.info("Ready to accept connections on %s", ", ".join(self._listeners.names))
+        if self._config.get_str("supervised") != "no":
+            systemd.notify(systemd.READY)
+        flush = await self._stopping
+        if self._config.get_str("supervised") != "no":
+            systemd.notify(systemd.STOPPING)
+        await self._stop(flush)
+
+    async def _stop(self, flush: bool) -> None:
+        """Stop serving, then close what is below, from the top down."""
+        self._listeners.close()
+        self.server.dispatcher.raise_gate(SUSPENDED)
+        await self._cron.stop()
+        await self._recovery.stop()
+        await self._backups.stop()
+        await self._settle()
+        await self._clients.close_all()
+        await self._close_engine(flush)
+        logger.info("kvserver is now ready to exit, bye bye...")
+
+    async def _settle(self) -> None:
+        """Commit what is pending and fsync it, so that its replies leave. A batch that RocksDB
+        still stalls after a while is dropped: nobody was told that it was written."""
+        deadline = self._loop.time() + self._config.get_int("shutdown-timeout")
+        self.turn.end()
+        while self.log.pending and not self.log.failed and self._loop.time() < deadline:
+            await asyncio.sleep(0.003)
+            self.turn.commit()
+        await self._durability.finish()
+        self.turn.end()
+
+    async def _close_engine(self, flush: bool) -> None:
+        if flush and not self.log.failed:
+            try:
+                await self._loop.run_in_executor(self._worker, self.log.engine.flush)
+            except EngineError as error:
+                logger.warning("memtables not flushed, the log has their rows: %s", error)
+        self._worker.shutdown()
+        self.log.engine.close()
+
+    def _on_signal(self, number: int) -> None:
+        logger.info("Received %s scheduling shutdown...", signal.Signals(number).name)
+        self.shutdown(flush=True)
+
+    # -- Edge ----------------------------------------------------------------------------------
+
+    def shutdown(self, *, flush: bool) -> None:
+        if not self._stopping.done():
+            self._stopping.set_result(flush)
+
+    def save(self, done: Callable[[str | None], None]) -> None:
+        self._backups.start(done)
+
+    def call_later(self, seconds: float, callback: Any, *args: Any) -> Any:
+        return self._loop.call_later(seconds, callback, *args)
+
+
+def run(config: Config) -> None:
+    """Serve until told to stop. Raises EngineError or ListenError when it can't start."""
+
+    async def main() -> None:
+        files.adjust_limit(config)
+        app = App(config)
+        _calm_collector()
+        with _pid_file(config.get_str("pidfile")):
+            await app.run()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())
+
+
+@contextlib.contextmanager
+def _pid_file(path: str) -> Iterator[None]:
+    """The file that `pidfile` names, while the server runs."""
+    if not path:
+        yield
+        return
+    with open(path, "w") as file:
+        file.write(f"{os.getpid()}\n")
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+
+
+def _calm_collector() -> None:
+    """Make Python's cyclic collector rare. Commands make no cycles; those of closed
+    connections are few, and rows are bytes, which it doesn't look at."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+
+
+__all__ = ["App", "EngineError", "run"]

@@ -1,0 +1,492 @@
+"""From an argument vector to a reply: the checks in Redis' order, the call, the position.
+
+It must not know sockets. Source for the order of the checks: Redis 7.4's server.c,
+processCommand. Invariants:
+- A command runs to its end without giving the loop away; what it wrote takes one position.
+- A command that fails unexpectedly never leaves half of its writes: the pending batch is
+  dropped as a whole and those who wait for it get an error.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Generator
+from time import perf_counter_ns
+from types import GeneratorType
+from typing import TYPE_CHECKING, Any, Final
+
+from kvserver import errors, resp
+from kvserver.errors import RedisError
+from kvserver.registry import (
+    FAST,
+    IN_PUBSUB,
+    MAY_REPLICATE,
+    NO_AUTH,
+    NO_MULTI,
+    NOT_QUEUED,
+    READONLY,
+    WALK,
+    WRITE,
+)
+from kvserver.resp import encode
+from kvserver.state import monitor, pause
+from kvserver.state.context import Blocked, Context, ReadContext, WriteContext
+from kvserver.state.histogram import UNIT_BITS
+from kvserver.state.pause import unix_ms
+from kvserver.state.redact import redacted
+from kvserver.state.session import (
+    BLOCKED,
+    CLOSING,
+    IN_MULTI,
+    MONITORING,
+    NEEDS_AUTH,
+    REPLY_OFF,
+    REPLY_SKIP,
+    REPLY_SKIP_NEXT,
+    RESP2_SUBSCRIBED,
+    Session,
+)
+from kvserver.state.table import Entry
+
+if TYPE_CHECKING:
+    from kvserver.state.server import Server
+
+logger = logging.getLogger("kvserver")
+
+# Bits of `gate`: what makes every command go through `_admit`.
+PAUSED: Final = 1
+STALLED: Final = 2
+FAILED: Final = 4
+#: Everything waits: RocksDB is being opened again, or the server stops.
+SUSPENDED: Final = 8
+MUTES: Final = REPLY_OFF | REPLY_SKIP | REPLY_SKIP_NEXT
+
+#: What CPython spends on a queued command and on each of its arguments beside their bytes.
+QUEUED_BYTES: Final = 160
+ARGUMENT_BYTES: Final = 48
+
+#: What a line of an HTTP request begins with; no command has such a name.
+HTTP_WORDS: Final = (b"post", b"host:")
+MINUTE_NS: Final = 60_000_000_000
+
+
+class Dispatcher:
+    """Executes commands for sessions."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.gate = 0
+        #: Why writes fail, while FAILED is set.
+        self.failure = ""
+        #: Monotonic ns when the last command ended (the edge sets it when input arrives).
+        self.clock = perf_counter_ns()
+        self._warned_of_http = -MINUTE_NS
+        #: A command that took this long is looked at by SLOWLOG and LATENCY.
+        self.slow_ns = 1 << 62
+        #: A session whose transaction grows above this is closed (client-query-buffer-limit).
+        self.max_queue_bytes = 1 << 62
+        #: Walks under way: (session, generator), served in turn by the edge.
+        self.walks: list[tuple[Session, Generator[None, None, Any]]] = []
+        self._log = server.log
+        self._turn = server.turn
+        self._names = server.table.names
+        self._monitors = server.monitors
+        self._pubsub = server.pubsub
+        self._pauses = server.pauses
+        server.pauses.on_change = self._pause_changed
+        server.turn.on_void = self._void_walks
+        self._readers = server.keyspace.readers
+        self._writers = server.keyspace.writers
+        self._read_context = ReadContext(server)
+        self._write_context = WriteContext(server)
+
+    def raise_gate(self, bit: int) -> None:
+        """From now on commands are checked for this state; nobody deletes expired keys."""
+        self.gate |= bit
+        self.server.keyspace.may_expire = False
+
+    def lower_gate(self, bit: int) -> None:
+        """The state is over; what was parked is left to `run_parked`."""
+        self.gate &= ~bit
+        self.server.keyspace.may_expire = not self.gate
+
+    # -- one command ---------------------------------------------------------------------
+
+    def execute(self, session: Session, args: list[bytes]) -> None:
+        """Run a command and add its reply to the session's output, or set the session's
+        `stop` when the reply comes later."""
+        entry = self._names.get(args[0])
+        if entry is None or entry.subcommands is not None:
+            try:
+                entry = self.server.table.find(args)
+            except RedisError as error:
+                if args[0].lower() in HTTP_WORDS:
+                    self._refuse_http(session)
+                    return
+                self._reject(session, None, error, args)
+                return
+        count = len(args)
+        if count != entry.arity and (entry.arity >= 0 or count < -entry.arity):
+            self._reject(session, entry, errors.wrong_arity(entry.name), args)
+            return
+        if session.gate or self.gate:
+            self._execute_gated(session, entry, args)
+            return
+        reply = self.call(session, entry, args)
+        if entry.flags & WALK and self._deferred(session, reply):
+            return
+        self._finish(session, reply)
+
+    def _execute_gated(self, session: Session, entry: Entry, args: list[bytes]) -> None:
+        """The same when something is unusual. What the command publishes leaves after its reply:
+        the session may listen itself, and a transaction may write after it published."""
+        if not self._admit(session, entry, args):
+            return
+        self._pubsub.hold()
+        reply = self.call(session, entry, args)
+        if not (entry.flags & WALK and self._deferred(session, reply)):
+            self._finish(session, reply)
+        self._pubsub.release()
+
+    def call(self, session: Session, entry: Entry, args: list[bytes]) -> Any:
+        """Run the handler and count; returns its value, or the error it raised."""
+        context: Context
+        if entry.flags & WRITE:
+            self._write_context.db = self._writers[session.db]
+            context = self._write_context
+        else:
+            self._read_context.db = self._readers[session.db]
+            context = self._read_context
+        context.session = session
+        session.last_command = entry.name
+        start = self.clock
+        try:
+            reply = entry.handler(context, *args[entry.skip :])
+        except RedisError as error:
+            reply = error
+            entry.failed += 1
+            self.server.stats.count_error(error.code)
+        except Exception:
+            reply = self._crashed(entry.name)
+            entry.failed += 1
+        if self._monitors:
+            monitor.feed(self.server, session, entry, args)
+        now = perf_counter_ns()
+        self.clock = now
+        elapsed = now - start
+        entry.calls += 1
+        entry.nanoseconds += elapsed
+        try:
+            entry.latency.bins[elapsed >> UNIT_BITS] += 1
+        except IndexError:
+            entry.latency.add_rare(elapsed)
+        if elapsed >= self.slow_ns:
+            self._note_slow(session, entry, args, elapsed)
+        return reply
+
+    def _note_slow(self, session: Session, entry: Entry, args: list[bytes], elapsed: int) -> None:
+        shown = redacted(self.server.config, entry, args)
+        self.server.slowlog.note(session, entry, shown, elapsed // 1000)
+        event = "fast-command" if entry.flags & FAST else "command"
+        self.server.latency.note(event, elapsed // 1_000_000)
+
+    def _finish(self, session: Session, reply: Any) -> None:
+        """Give the command's writes a position and its reply a place in the output."""
+        log = self._log
+        cut = log.changed and log.advance()
+        if session.gate & MUTES:
+            reply = _muted(session, reply)
+        session.send(encode(reply, session.resp3))
+        if log.touched:
+            log.touched = False
+            self._turn.mark(session)
+        if cut:
+            self._pubsub.release()
+            self._turn.commit()
+
+    def _crashed(self, name: str) -> RedisError:
+        """A handler raised what it must not: no half of its writes may be committed."""
+        logger.exception("command %s failed unexpectedly", name)
+        error = errors.InternalError()
+        self.server.stats.count_error(error.code)
+        if self._log.changed:
+            self._pubsub.drop()
+            self._turn.drop(error)
+        return error
+
+    # -- commands as one ---------------------------------------------------------------------
+
+    def call_all(self, session: Session, queue: list[tuple[Entry, list[bytes]]]) -> list[bytes]:
+        """Run commands as one, without blocking; their replies, each encoded as the protocol
+        stood after it. Raises InternalError when one failed unexpectedly: all are undone."""
+        replies = []
+        self._deny_blocking(True)
+        try:
+            for entry, args in queue:
+                reply = self._call_at_once(session, entry, args)
+                if type(reply) is errors.InternalError:
+                    raise reply
+                replies.append(encode(reply, session.resp3))
+        finally:
+            self._deny_blocking(False)
+        return replies
+
+    def _deny_blocking(self, deny: bool) -> None:
+        self._read_context.deny_blocking = self._write_context.deny_blocking = deny
+
+    def _call_at_once(self, session: Session, entry: Entry, args: list[bytes]) -> Any:
+        """`call`, with walks done in one go."""
+        reply = self.call(session, entry, args)
+        if type(reply) is Blocked:
+            reply.forget()
+            return reply.on_timeout()
+        if type(reply) is not GeneratorType:
+            return reply
+        start = self.clock
+        done, value = False, None
+        while not done:
+            done, value = self._step(reply, entry.name)
+        self.clock = perf_counter_ns()
+        entry.nanoseconds += self.clock - start
+        return value
+
+    # -- checks ----------------------------------------------------------------------------
+
+    def _reject(
+        self, session: Session, entry: Entry | None, error: RedisError, args: list[bytes]
+    ) -> None:
+        if entry is not None:
+            entry.rejected += 1
+            if entry.name == "exec":
+                error = self._abort_transaction(session, error)
+                if self._monitors:
+                    monitor.feed(self.server, session, entry, args)
+        self.server.stats.count_error(error.code)
+        if session.gate & IN_MULTI:
+            session.queue_error = True
+        self._finish(session, error)
+
+    def _refuse_http(self, session: Session) -> None:
+        """Hang up: a browser was made to talk to us (securityWarningCommand)."""
+        if self.clock - self._warned_of_http > MINUTE_NS:
+            self._warned_of_http = self.clock
+            logger.warning(
+                "Possible SECURITY ATTACK detected. It looks like somebody is sending POST or "
+                "Host: commands to Redis. This is likely due to an attacker attempting to use "
+                "Cross Protocol Scripting to compromise your Redis instance. Connection from %s "
+                "aborted.",
+                session.addr,
+            )
+        session.sink.abort()
+
+    def _abort_transaction(self, session: Session, cause: RedisError) -> RedisError:
+        """EXEC itself is refused."""
+        session.discard_transaction()
+        self.server.watches.unwatch(session)
+        return errors.exec_abort_because(cause)
+
+    def _admit(self, session: Session, entry: Entry, args: list[bytes]) -> bool:
+        """The checks that only matter in some state, in Redis' order; False when the command
+        was answered, queued or parked instead of being run."""
+        session.last_command = entry.name
+        error = self._refusal(session, entry)
+        if error is not None:
+            self._reject(session, entry, error, args)
+            return False
+        if self.gate & (PAUSED | STALLED | SUSPENDED) and self._must_wait(session, entry):
+            self.park(session, args)
+            return False
+        if session.gate & IN_MULTI and not entry.flags & NOT_QUEUED:
+            self._queue(session, entry, args)
+            return False
+        return True
+
+    def _queue(self, session: Session, entry: Entry, args: list[bytes]) -> None:
+        """Keep a command for EXEC, unless EXEC can only fail."""
+        if not session.queue_error and not session.cas_dirty:
+            session.queue.append((entry, args))
+            session.queue_flags |= entry.flags
+            session.queue_bytes += QUEUED_BYTES + ARGUMENT_BYTES * len(args) + sum(map(len, args))
+        self._finish(session, resp.QUEUED)
+        if session.queue_bytes > self.max_queue_bytes:
+            logger.warning(
+                "Closing client that reached max query buffer length: id=%d addr=%s",
+                session.id,
+                session.addr,
+            )
+            self.server.stats.query_buffer_disconnections += 1
+            session.sink.abort()
+
+    def _refusal(self, session: Session, entry: Entry) -> RedisError | None:
+        flags = entry.flags
+        gate = session.gate
+        if gate & NEEDS_AUTH and not flags & NO_AUTH:
+            return errors.no_auth()
+        if gate & IN_MULTI and flags & NO_MULTI:
+            return errors.not_in_transaction()
+        # Permissions (ACL) are checked here: after authentication, before the server's state.
+        if self.gate & FAILED and (self._writes(session, entry) & WRITE or entry.name == "ping"):
+            return errors.misconf(self.failure)
+        if gate & RESP2_SUBSCRIBED and not flags & IN_PUBSUB:
+            return errors.only_pubsub(entry.name)
+        if gate & MONITORING and self._writes(session, entry) & (WRITE | READONLY | MAY_REPLICATE):
+            return errors.replica_keyspace()
+        return None
+
+    def _writes(self, session: Session, entry: Entry) -> int:
+        """The command's flags; for EXEC those of what is queued."""
+        return session.queue_flags if entry.name == "exec" else entry.flags
+
+    def _must_wait(self, session: Session, entry: Entry) -> bool:
+        if self.gate & SUSPENDED:
+            return True
+        writes = self._writes(session, entry) & (WRITE | MAY_REPLICATE)
+        if self.gate & STALLED and writes & WRITE:
+            return True
+        mode = self._pauses.mode
+        return mode == pause.ALL or (mode == pause.WRITES and writes != 0)
+
+    # -- commands set aside --------------------------------------------------------------------
+
+    def park(self, session: Session, args: list[bytes]) -> None:
+        """Set a command aside until `run_parked`."""
+        session.parked = args
+        session.stop |= BLOCKED
+        self._pauses.parked[session] = None
+
+    def _pause_changed(self, before: int, mode: int) -> None:
+        if mode:
+            self.raise_gate(PAUSED)
+        else:
+            self.lower_gate(PAUSED)
+        if mode < before:
+            # Not at once: the command that ended the pause, maybe in a MULTI, ends first.
+            self.server.edge.call_later(0, self.run_parked)
+
+    def run_parked(self) -> None:
+        """A pause or stall may be over: run what was set aside, in order of arrival. What
+        still must wait is set aside again."""
+        self.server.keyspace.now = unix_ms()
+        self.clock = perf_counter_ns()
+        for session in self._pauses.take_parked():
+            args = session.parked
+            if args is None or session.stop & CLOSING:
+                continue
+            session.parked = None
+            session.stop &= ~BLOCKED
+            self.execute(session, args)
+            self._resume(session)
+
+    def _deferred(self, session: Session, reply: Any) -> bool:
+        """Take care of a reply that isn't there yet; False if it is."""
+        if type(reply) is GeneratorType:
+            self.walks.append((session, reply))
+            session.blocked_on = reply
+            self._turn.arm()  # the walk begins when the turn ends
+        elif type(reply) is Blocked:
+            session.blocked_on = reply
+            if reply.timeout_ms:
+                seconds = reply.timeout_ms / 1000
+                reply.timer = self.server.edge.call_later(seconds, self._time_out, session, reply)
+        else:
+            return False
+        log = self._log
+        if log.changed:
+            log.advance()
+            self._turn.arm()
+        if log.touched:
+            log.touched = False
+            session.depends = log.last_seq
+        session.stop |= BLOCKED
+        return True
+
+    def _time_out(self, session: Session, blocked: Blocked) -> None:
+        if session.blocked_on is blocked:
+            self.unblock(session, blocked.on_timeout())
+
+    def unblock_later(self, session: Session, reply: Any) -> None:
+        """`unblock` for use within a command, which must end first."""
+        self.forget_blocked(session)
+        self.server.edge.call_later(0, self.unblock, session, reply)
+
+    def unblock(self, session: Session, reply: Any) -> None:
+        """A blocked session's reply is there."""
+        self.forget_blocked(session)
+        if session.stop & CLOSING:
+            return
+        session.stop &= ~BLOCKED
+        if session.depends > self._log.released_seq:
+            self._log.touched = True  # what it saw when it began may still fail
+        self._finish(session, reply)
+        self._resume(session)
+
+    def forget_blocked(self, session: Session) -> None:
+        """The session waits no longer: it is answered, or gone."""
+        blocked, session.blocked_on = session.blocked_on, None
+        if type(blocked) is Blocked:
+            if blocked.timer is not None:
+                blocked.timer.cancel()
+            blocked.forget()
+        elif blocked is not None:
+            self.walks = [walk for walk in self.walks if walk[0] is not session]
+            blocked.close()
+
+    def _resume(self, session: Session) -> None:
+        if not session.stop:
+            session.sink.resume()
+
+    def abort_walks(self, error: RedisError) -> None:
+        """End every walk with an error: its iterator must go."""
+        for session, _ in list(self.walks):
+            self.unblock(session, error)
+
+    def _void_walks(self, seq: int, error: RedisError) -> None:
+        """Positions above `seq` are void: a walk that saw their writes ends with the error, at
+        its next step, since this may be in the middle of another command."""
+        for index, (session, walk) in enumerate(self.walks):
+            if session.depends > seq:
+                walk.close()
+                session.blocked_on = _fail(error)
+                self.walks[index] = (session, session.blocked_on)
+
+    def step_walks(self, budget_ns: int) -> bool:
+        """Work on the walks in turn, for about `budget_ns`; returns whether any is left."""
+        deadline = perf_counter_ns() + budget_ns
+        while self.walks and perf_counter_ns() < deadline:
+            session, walk = self.walks.pop(0)
+            done, reply = self._step(walk, session.last_command)
+            if done:
+                session.blocked_on = None
+                self.unblock(session, reply)
+            else:
+                self.walks.append((session, walk))
+        return bool(self.walks)
+
+    def _step(self, walk: Generator[None, None, Any], name: str) -> tuple[bool, Any]:
+        """One step of a walk: (whether it is over, its reply)."""
+        try:
+            next(walk)
+        except StopIteration as end:
+            return True, end.value
+        except RedisError as error:
+            self.server.stats.count_error(error.code)
+            return True, error
+        except Exception:
+            return True, self._crashed(name)
+        return False, None
+
+
+def _fail(error: RedisError) -> Generator[None, None, Any]:
+    """A walk that ends with an error."""
+    raise error
+    yield  # pragma: no cover
+
+
+def _muted(session: Session, reply: Any) -> Any:
+    """CLIENT REPLY: what is to be sent of a reply; SKIP ends with the command after it."""
+    if session.gate & (REPLY_OFF | REPLY_SKIP):
+        reply = resp.NO_REPLY
+    session.gate &= ~REPLY_SKIP
+    if session.gate & REPLY_SKIP_NEXT:
+        session.gate ^= REPLY_SKIP_NEXT | REPLY_SKIP
+    return reply

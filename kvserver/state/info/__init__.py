@@ -1,0 +1,1 @@
+"""INFO: what the server tells of itself, section by section."""

@@ -1,0 +1,43 @@
+"""What MONITOR and SLOWLOG may show of a command: its arguments without passwords.
+
+It must not know who shows them. Source: Redis 7.4's redactClientCommandArgument and its callers
+(acl.c, networking.c, config.c).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from kvserver.config import Config
+from kvserver.state.table import Entry
+
+REDACTED: Final = b"(redacted)"
+
+
+def redacted(config: Config, entry: Entry, args: list[bytes]) -> list[bytes]:
+    """The arguments, with all of AUTH's, HELLO's two after AUTH, and CONFIG SET's secret values
+    hidden."""
+    if entry.name == "auth":
+        return [args[0]] + [REDACTED] * (len(args) - 1)
+    if entry.name == "hello":
+        return _without_credentials(args)
+    if entry.name == "config|set":
+        return _without_secrets(config, args)
+    return args
+
+
+def _without_credentials(args: list[bytes]) -> list[bytes]:
+    for at, arg in enumerate(args):
+        if arg.upper() == b"AUTH":
+            after = at + 1
+            hidden = [REDACTED] * len(args[after : after + 2])
+            return [*args[:after], *hidden, *args[after + 2 :]]
+    return args
+
+
+def _without_secrets(config: Config, args: list[bytes]) -> list[bytes]:
+    shown = list(args)
+    for at in range(2, len(args) - 1, 2):
+        if config.is_secret(args[at].decode("utf-8", "surrogateescape")):
+            shown[at + 1] = REDACTED
+    return shown

@@ -1,0 +1,95 @@
+"""The server's parts in one place, as commands reach them: a structure without logic.
+
+It must not know sockets: what only the edge can do (stop, close a listener, save in a
+worker) is behind `Edge`, which the edge implements.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from kvserver.config import Config
+from kvserver.keyspace import Keyspace
+from kvserver.scan import Cursors
+from kvserver.state import notify, process
+from kvserver.state.backups import BackupStatus
+from kvserver.state.latency import LatencyMonitor
+from kvserver.state.notify import Notifier
+from kvserver.state.pause import Pauses
+from kvserver.state.pubsub import PubSub
+from kvserver.state.session import Session
+from kvserver.state.slowlog import SlowLog
+from kvserver.state.stats import Stats
+from kvserver.state.table import CommandTable
+from kvserver.state.turn import Turn
+from kvserver.state.watch import Watches
+from kvserver.storage.commitlog import CommitLog
+
+if TYPE_CHECKING:
+    from kvserver.state.dispatch import Dispatcher
+
+
+class Edge(Protocol):
+    """What commands may ask of the edge."""
+
+    def shutdown(self, *, flush: bool) -> None:
+        """Begin to stop; `flush`: write the memtables to files first (the log has it all)."""
+
+    def save(self, done: Callable[[str | None], None]) -> None:
+        """Make a backup; `done` is called with None, or why it failed."""
+
+    def call_later(self, seconds: float, callback: object, *args: object) -> object:
+        """asyncio's call_later; the handle's cancel() undoes it."""
+
+
+class Server:
+    """One server's parts."""
+
+    def __init__(self, config: Config, log: CommitLog, turn: Turn, edge: Edge) -> None:
+        self.config = config
+        self.log = log
+        self.turn = turn
+        self.edge = edge
+        self.keyspace = Keyspace(log, config.get_int("databases"))
+        self.table = CommandTable()
+        for old, new in config.get_lines("rename-command"):
+            self.table.rename(old, new)
+        self.stats = Stats()
+        self.backups = BackupStatus()
+        self.pubsub = PubSub(turn)
+        self.notifier = Notifier(self.pubsub)
+        self.watches = Watches()
+        self.pauses = Pauses(edge.call_later)
+        self.slowlog = SlowLog()
+        self.latency = LatencyMonitor()
+        self.cursors = Cursors()
+        self.sessions = turn.sessions
+        self.monitors: dict[Session, None] = {}
+        self.run_id = os.urandom(20).hex()
+        self.started = time.time()
+        #: Resident bytes before the first client came.
+        self.startup_memory = process.resident_bytes()
+        #: DEBUG SET-ACTIVE-EXPIRE.
+        self.active_expire = True
+        self.keyspace.watched = self.watches.by_key
+        self.keyspace.on_touch = self.watches.touch
+        self.keyspace.on_vanish = self.watches.vanish
+        self.keyspace.on_expired = self._notify_expired
+        self.keyspace.on_new = self._notify_new
+        self.keyspace.on_miss = self._notify_miss
+        self.dispatcher: Dispatcher
+
+    def _notify_expired(self, index: int, key: bytes) -> None:
+        self.notifier.notify(notify.EXPIRED, b"expired", key, index)
+
+    def _notify_new(self, index: int, key: bytes) -> None:
+        if self.notifier.flags:
+            self.log.wrote(0)  # the row follows; the message depends on it
+            self.notifier.notify(notify.NEW, b"new", key, index)
+
+    def _notify_miss(self, index: int, key: bytes) -> None:
+        if self.notifier.flags:
+            self.notifier.notify(notify.KEY_MISS, b"keymiss", key, index)

@@ -1,0 +1,154 @@
+"""A client's session: what the server remembers of one connection.
+
+It must not know sockets (a `Sink` takes the bytes) or commands. Invariants:
+- `out` holds the replies of the running turn; they leave at its end, through `Turn.release`,
+  when the position that they depend on is released.
+- While `stop` is set nothing of the session's input is executed.
+- `gate` is zero in the common case; each bit makes dispatch look closer.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+if TYPE_CHECKING:
+    from kvserver.state.table import Entry
+    from kvserver.state.turn import Turn
+
+# Bits of `gate`: dispatch's slow path must look at the command.
+IN_MULTI: Final = 1
+NEEDS_AUTH: Final = 2
+RESP2_SUBSCRIBED: Final = 4
+REPLY_OFF: Final = 8
+REPLY_SKIP: Final = 16
+REPLY_SKIP_NEXT: Final = 32
+RESP3_SUBSCRIBED: Final = 64
+MONITORING: Final = 128
+
+# Bits of `stop`: the connection executes nothing now.
+BLOCKED: Final = 1
+CLOSING: Final = 2
+OUTPUT_FULL: Final = 4
+
+#: Replies of one turn above this size let the others have their turn first.
+TURN_OUTPUT_BYTES: Final = 1 << 20
+#: A reply larger than this is counted towards it.
+COUNTED_REPLY: Final = 512
+
+
+class Sink(Protocol):
+    """Where a session's bytes go."""
+
+    def write(self, data: bytes) -> None:
+        """Send; buffers what the peer doesn't take yet."""
+
+    def buffered(self) -> int:
+        """Bytes not yet taken by the peer."""
+
+    @property
+    def query_buffered(self) -> int:
+        """Bytes received and not yet executed."""
+
+    @property
+    def reading(self) -> bool:
+        """Whether input is being read."""
+
+    def close(self) -> None:
+        """Close once everything written has left."""
+
+    def abort(self) -> None:
+        """Close at once."""
+
+    def resume(self) -> None:
+        """The session isn't stopped any more: execute what was received meanwhile."""
+
+
+class Session:
+    """One connected client."""
+
+    def __init__(self, session_id: int, sink: Sink, turn: Turn, addr: str, laddr: str) -> None:
+        self.id = session_id
+        self.sink = sink
+        self.turn = turn
+        self.addr = addr
+        self.laddr = laddr
+        self.fd = -1
+        self.unix = False
+        self.created = self.last_active = time.monotonic()
+        self.db = 0
+        self.resp3 = False
+        self.user = "default"
+        self.name = b""
+        self.lib_name = b""
+        self.lib_ver = b""
+        self.last_command = "NULL"
+        self.no_evict = False
+        self.no_touch = False
+        self.gate = 0
+        self.stop = 0
+        # Output
+        self.out: list[bytes] = []
+        self.out_bytes = 0
+        self.dirty = False
+        self.depends = 0
+        self.held: deque[tuple[int, list[bytes]]] = deque()
+        self.held_bytes = 0
+        self.soft_limit_since = 0.0
+        # Commands set aside
+        self.parked: list[bytes] | None = None
+        self.blocked_on: Any = None
+        # Transactions
+        self.queue: list[tuple[Entry, list[bytes]]] = []
+        self.queue_flags = 0
+        #: About how much memory the queue takes.
+        self.queue_bytes = 0
+        self.queue_error = False
+        self.cas_dirty = False
+        #: (database index, key) -> whether the key was missing, or expired, when WATCH was called.
+        self.watching: dict[tuple[int, bytes], bool] = {}
+        # Publish/subscribe
+        # (dictionaries as ordered sets)
+        self.channels: dict[bytes, None] = {}
+        self.patterns: dict[bytes, None] = {}
+        self.shard_channels: dict[bytes, None] = {}
+
+    @property
+    def in_multi(self) -> bool:
+        """Whether MULTI was called and neither EXEC nor DISCARD yet."""
+        return self.gate & IN_MULTI != 0
+
+    @property
+    def subscriptions(self) -> int:
+        """Channels and patterns, shard channels not counted (as in SUBSCRIBE's reply)."""
+        return len(self.channels) + len(self.patterns)
+
+    @property
+    def monitor(self) -> bool:
+        """Whether MONITOR was called."""
+        return self.gate & MONITORING != 0
+
+    def send(self, data: bytes) -> None:
+        """Add bytes to the turn's output."""
+        self.out.append(data)
+        size = len(data)
+        if size > COUNTED_REPLY:
+            self.out_bytes += size
+            if self.out_bytes > TURN_OUTPUT_BYTES:
+                self.stop |= OUTPUT_FULL
+        if not self.dirty:
+            self.turn.touch(self)
+
+    def discard_transaction(self) -> None:
+        """Forget MULTI's queue; WATCH is left to the caller."""
+        self.gate &= ~IN_MULTI
+        self.queue = []
+        self.queue_flags = self.queue_bytes = 0
+        self.queue_error = False
+
+    def close_after_reply(self) -> None:
+        """Execute nothing more, send what is to be sent, close."""
+        self.stop |= CLOSING
+        if not self.dirty:
+            self.turn.touch(self)

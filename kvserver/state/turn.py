@@ -1,0 +1,234 @@
+"""One turn of the event loop: commit what its commands wrote, then let the replies go.
+
+It must not know commands or sockets. The edge gives it `schedule` (run `end` once the
+sockets that are readable now have been served) and calls `released` after an fsync.
+
+Invariants:
+- A reply leaves when the position that it depends on is released, and each client's replies
+  leave in the order of its commands.
+- When a batch fails, each reply that depended on it becomes the error, and nothing else does
+  (but a read, in the same turn, of a row that waits for its fsync).
+- After a failure positions are given out again, so no session may go on depending on one
+  that nobody will release.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+
+from kvserver import errors, resp
+from kvserver.errors import RedisError
+from kvserver.state.session import CLOSING, OUTPUT_FULL, TURN_OUTPUT_BYTES, Session
+from kvserver.storage.commitlog import CommitLog, EngineError, EngineStalled
+
+logger = logging.getLogger("kvserver")
+
+#: A reply in a session's output that depends on an unreleased write: (the list, its index,
+#: what stands there if the write fails).
+Mark = tuple[list[bytes], int, bytes | None]
+Hook = Callable[[], None]
+
+
+class Turn:
+    """The running turn: sessions with output, and the marks of replies that must wait."""
+
+    def __init__(self, log: CommitLog, schedule: Hook) -> None:
+        self.log = log
+        self._schedule = schedule
+        self._armed = False
+        self._stalled = False
+        #: Every connected session, by id.
+        self.sessions: dict[int, Session] = {}
+        self._dirty: list[Session] = []
+        #: Sessions with output that waits for a release, in no order.
+        self._waiting: set[Session] = set()
+        self._marks: list[Mark] = []
+        #: Marks of committed batches that wait for fsync: (position, marks).
+        self._unsynced_marks: list[tuple[int, list[Mark]]] = []
+        #: Called when a commit stalls, a commit or fsync fails, or something is to be fsynced.
+        self.on_stall: Hook = _nothing
+        self.on_failure: Callable[[str], None] = _ignore
+        self.on_unsynced: Hook = _nothing
+        #: Called when positions above one are void, with that one and the error to be told.
+        self.on_void: Callable[[int, RedisError], None] = _ignore_void
+        #: Called when output has to wait for a release.
+        self.check_limits: Callable[[Session], None] = _ignore_session
+
+    def touch(self, session: Session) -> None:
+        """The session has something to send, or to be closed."""
+        session.dirty = True
+        self._dirty.append(session)
+        self.arm()
+
+    def arm(self) -> None:
+        """`end` must run after this turn."""
+        if not self._armed:
+            self._armed = True
+            self._schedule()
+
+    def mark(self, session: Session, instead: bytes | None = None) -> None:
+        """The session's last reply depends on what is unreleased; it becomes `instead` (None:
+        the MISCONF error) if that fails."""
+        log = self.log
+        session.depends = log.last_seq + 1 if log.changed else log.last_seq
+        out = session.out
+        self._marks.append((out, len(out) - 1, instead))
+
+    def end(self) -> None:
+        """Commit, then send what may leave."""
+        self._armed = False
+        if self.log.pending:
+            if not self._stalled:
+                self.commit()
+        elif self._marks:
+            # Reads of rows that an earlier turn wrote: they share the fate of its fsync.
+            if self._unsynced_marks:
+                self._unsynced_marks[-1][1].extend(self._marks)
+            self._marks.clear()
+        dirty, self._dirty = self._dirty, []
+        for session in dirty:
+            session.dirty = False
+            self._release(session)
+
+    def commit(self) -> bool:
+        """Commit the pending batch; returns whether it is committed. A stall leaves it
+        pending and its replies waiting until this is called again, a failure turns them into
+        errors."""
+        try:
+            self.log.commit()
+        except EngineStalled:
+            self._stalled = True
+            self.on_stall()
+            return False
+        except EngineError as error:
+            self._fail_commit(str(error))
+            return False
+        except Exception:
+            # A row that can't be encoded: the same batch would fail again, for ever.
+            logger.exception("a batch of writes can't be built, and is dropped")
+            self.drop(errors.error("internal error"))
+            return False
+        self._stalled = False
+        if self.log.wait_for_sync:
+            self._unsynced_marks.append((self.log.committed_seq, self._marks))
+            self._marks = []
+            self.on_unsynced()
+        else:
+            self._marks.clear()
+            if self._waiting:
+                self.released()
+        return True
+
+    def drop(self, error: RedisError) -> None:
+        """Forget the pending batch; those who wait for it get `error`."""
+        _replace(self._marks, resp.encode_error(error))
+        self._marks.clear()
+        self._stalled = False
+        self.log.rollback()
+        self._void_above(self.log.committed_seq, error)
+
+    def _fail_commit(self, reason: str) -> None:
+        """RocksDB refused the batch: nothing of it is there. What was committed before waits
+        for its fsync as if nothing had happened."""
+        self.drop(errors.misconf(reason))
+        self.on_failure(reason)
+        self.released()
+
+    def fail_sync(self, reason: str) -> None:
+        """An fsync failed: whoever waits for one is told, and the pending batch with them,
+        since RocksDB takes no more writes."""
+        error = errors.misconf(reason)
+        encoded = resp.encode_error(error)
+        for _, marks in self._unsynced_marks:
+            _replace(marks, encoded)
+        self._unsynced_marks.clear()
+        released = self.log.released_seq
+        self.drop(error)
+        self._void_above(released, error)
+        self.log.abandon_sync()
+        self.on_failure(reason)
+        self.released()
+
+    def _void_above(self, seq: int, error: RedisError) -> None:
+        """Positions above `seq` will not be released as what they were."""
+        self.on_void(seq, error)
+        for session in self.sessions.values():
+            session.depends = min(session.depends, seq)
+            if session.held and session.held[-1][0] > seq:
+                session.held = deque((min(at, seq), out) for at, out in session.held)
+
+    def released(self) -> None:
+        """`released_seq` moved: send what waited for it."""
+        seq = self.log.released_seq
+        while self._unsynced_marks and self._unsynced_marks[0][0] <= seq:
+            self._unsynced_marks.pop(0)
+        for session in [s for s in self._waiting if s.held[0][0] <= seq]:
+            self._send_held(session, seq)
+
+    def forget(self, session: Session) -> None:
+        """The connection is gone."""
+        self._waiting.discard(session)
+        session.held.clear()
+        session.out = []
+
+    # -- sending --------------------------------------------------------------------------
+
+    def _release(self, session: Session) -> None:
+        out = session.out
+        if out:
+            session.out = []
+            session.out_bytes = 0
+            if session.held or session.depends > self.log.released_seq:
+                session.held.append((session.depends, out))
+                session.held_bytes += sum(map(len, out))
+                self._waiting.add(session)
+                if session.held_bytes > TURN_OUTPUT_BYTES:
+                    session.stop |= OUTPUT_FULL
+                self.check_limits(session)
+            else:
+                session.sink.write(out[0] if len(out) == 1 else b"".join(out))
+        self._after(session)
+
+    def _send_held(self, session: Session, seq: int) -> None:
+        while session.held and session.held[0][0] <= seq:
+            _, out = session.held.popleft()
+            data = b"".join(out)
+            session.held_bytes -= len(data)
+            session.sink.write(data)
+        if not session.held:
+            self._waiting.discard(session)
+        self._after(session)
+
+    def _after(self, session: Session) -> None:
+        if session.held:
+            return
+        if session.stop & CLOSING:
+            session.sink.close()
+        elif session.stop & OUTPUT_FULL:
+            session.stop &= ~OUTPUT_FULL
+            if not session.stop:
+                session.sink.resume()
+
+
+def _replace(marks: list[Mark], error: bytes) -> None:
+    for out, index, instead in marks:
+        if out[index]:  # what CLIENT REPLY muted stays so
+            out[index] = error if instead is None else instead
+
+
+def _nothing() -> None:
+    return None
+
+
+def _ignore(_reason: str) -> None:
+    return None
+
+
+def _ignore_void(_seq: int, _error: RedisError) -> None:
+    return None
+
+
+def _ignore_session(_session: Session) -> None:
+    return None

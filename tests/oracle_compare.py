@@ -1,0 +1,266 @@
+"""When kvserver's reply counts as redis-server's: equal bytes, or a reason written down here.
+
+Three tables, each keyed by command and each with its reason. `LOOSE`: replies that depend on the
+moment, on chance or on the server's inner order, so that two redis-servers would differ too.
+`NEWER`: what changed between the redis-server that is the oracle, 7.0, and Redis 7.4. `OURS`:
+where kvserver differs from Redis on purpose. An entry of the last two comes with an example that
+a test runs, so that none outlives the difference that it describes.
+
+Nothing here sends anything or knows hypothesis.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from kvserver.numbers import INT64_MAX
+
+#: A command as it is sent: the name and its arguments.
+Command = tuple[bytes, ...]
+
+#: Clocks, or the moments at which two servers execute the same command, differ by less.
+SLACK_MS = 5000
+#: Absolute times that commands name, in s and ms. A key with such a time has exactly that one.
+LATER_S = 4102444800
+LATER_MS = LATER_S * 1000 + 123
+NAMED_MS = (LATER_MS, INT64_MAX)
+
+
+class Reply(NamedTuple):
+    """One reply, with its type byte, so that RESP2 and RESP3 and every kind of null differ."""
+
+    kind: bytes
+    data: bytes
+    items: tuple[Reply, ...] = ()
+
+    @property
+    def is_error(self) -> bool:
+        return self.kind == b"-"
+
+    @property
+    def number(self) -> int:
+        """The value of an integer reply."""
+        return int(self.data)
+
+
+def parse(data: bytes) -> Reply:
+    """One whole RESP reply. Raises ValueError when anything is left over."""
+    reply, end = _parse_at(data, 0)
+    if end != len(data):
+        raise ValueError(f"more than a reply: {data[end:]!r}")
+    return reply
+
+
+def _parse_at(data: bytes, start: int) -> tuple[Reply, int]:
+    end = data.index(b"\r\n", start)
+    kind, rest = data[start : start + 1], data[start + 1 : end]
+    end += 2
+    if kind in b"$=!" and rest != b"-1":
+        stop = end + int(rest)
+        return Reply(kind, data[end:stop]), stop + 2
+    if kind not in b"*~%>" or rest == b"-1":
+        return Reply(kind, rest), end
+    items = []
+    for _ in range(int(rest) * (2 if kind == b"%" else 1)):
+        item, end = _parse_at(data, end)
+        items.append(item)
+    return Reply(kind, rest, tuple(items)), end
+
+
+# -- what depends on the moment or on chance -----------------------------------------------------
+
+Agree = Callable[[Command, Reply, Reply], bool]
+
+
+def _near(limit: int) -> Agree:
+    """Numbers that differ by `limit` at most; -1 and -2 mean something else than a time."""
+
+    def agree(_command: Command, ours: Reply, theirs: Reply) -> bool:
+        if ours.kind != b":" or theirs.kind != b":":
+            return False
+        low, high = sorted((ours.number, theirs.number))
+        return low >= 0 and high - low <= limit
+
+    return agree
+
+
+def _near_time(unit_ms: int) -> Agree:
+    """Absolute times, in units of so many ms, that were computed from now: those that a client
+    named must be equal."""
+
+    def agree(command: Command, ours: Reply, theirs: Reply) -> bool:
+        named = any(is_named_time(reply.number * unit_ms) for reply in (ours, theirs))
+        return not named and _near(SLACK_MS // unit_ms)(command, ours, theirs)
+
+    return agree
+
+
+def is_named_time(time_ms: int) -> bool:
+    """Whether a key's time can't have been computed from now."""
+    return any(abs(time_ms - named) < 1000 for named in NAMED_MS)
+
+
+def _same_set(_command: Command, ours: Reply, theirs: Reply) -> bool:
+    return ours.kind == theirs.kind and sorted(ours.items) == sorted(theirs.items)
+
+
+def _same_shape(command: Command, ours: Reply, theirs: Reply) -> bool:
+    """The same types in the same places, of whatever value; errors don't count."""
+    return (
+        ours.kind == theirs.kind != b"-"
+        and len(ours.items) == len(theirs.items)
+        and all(_same_shape(command, *pair) for pair in zip(ours.items, theirs.items, strict=True))
+    )
+
+
+def _cursor_and_keys(_command: Command, ours: Reply, theirs: Reply) -> bool:
+    """SCAN: where it stands and what is next is its own affair. Whole scans are compared by the
+    machine itself."""
+    return (
+        [item.kind for item in ours.items]
+        == [item.kind for item in theirs.items]
+        == [
+            b"$",
+            b"*",
+        ]
+    )
+
+
+def _greeting(_command: Command, ours: Reply, theirs: Reply) -> bool:
+    """HELLO: all fields but the version and the connection's number."""
+    differ = {
+        name.data
+        for name, our, their in zip(
+            ours.items[::2], ours.items[1::2], theirs.items[1::2], strict=True
+        )
+        if our != their
+    }
+    same_names = ours.items[::2] == theirs.items[::2]
+    return ours.kind == theirs.kind and same_names and differ <= {b"version", b"id"}
+
+
+LOOSE: dict[bytes, Agree] = {
+    b"keys": _same_set,
+    b"scan": _cursor_and_keys,
+    b"randomkey": _same_shape,
+    b"time": _same_shape,
+    b"client|id": _same_shape,
+    b"object|idletime": _same_shape,
+    b"object|freq": _same_shape,
+    b"hello": _greeting,
+    b"ttl": _near(SLACK_MS // 1000),
+    b"pttl": _near(SLACK_MS),
+    b"expiretime": _near_time(1000),
+    b"pexpiretime": _near_time(1),
+}
+
+
+# -- what differs and may --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A difference between the servers that stays, and why."""
+
+    command: bytes
+    reason: str
+    #: The last of these gets replies that differ, whatever the protocol is.
+    example: tuple[Command, ...]
+    agree: Agree
+
+
+_COUNTS = re.compile(rb"(db\d+):keys=(\d+),expires=(\d+)")
+
+
+def _key_counts(_command: Command, ours: Reply, theirs: Reply) -> bool:
+    return _COUNTS.findall(ours.data) == _COUNTS.findall(theirs.data)
+
+
+def _encodings(_command: Command, ours: Reply, theirs: Reply) -> bool:
+    return (ours.data, theirs.data) in {
+        (b"int", b"raw"),
+        (b"int", b"embstr"),
+        (b"embstr", b"raw"),
+    }
+
+
+NEWER: tuple[Difference, ...] = (
+    Difference(
+        b"info",
+        "7.4 adds subexpiry; avg_ttl is an estimate, which Redis makes in active expiry",
+        ((b"SET", b"k", b"v"), (b"INFO", b"keyspace")),
+        _key_counts,
+    ),
+)
+
+OURS: tuple[Difference, ...] = (
+    Difference(
+        b"object|encoding",
+        "Redis remembers how a string was made (APPEND and SETRANGE leave it raw), kvserver "
+        "names the encoding that SET would choose",
+        ((b"SET", b"k", b"1"), (b"APPEND", b"k", b"2"), (b"OBJECT", b"ENCODING", b"k")),
+        _encodings,
+    ),
+)
+
+
+# -- the comparison --------------------------------------------------------------------------------
+
+#: Commands of which a subcommand is one of its own.
+CONTAINERS = (b"client", b"object")
+
+
+def full_name(command: Command) -> bytes:
+    """`get`, or `client|id` for a subcommand; lower case."""
+    name = command[0].lower()
+    if name in CONTAINERS and len(command) > 1:
+        return name + b"|" + command[1].lower()
+    return name
+
+
+def agrees(command: Command, ours: Reply, theirs: Reply) -> bool:
+    """Whether our reply to a command that was executed may be what it is."""
+    if ours == theirs:
+        return True
+    name = full_name(command)
+    loose = LOOSE.get(name)
+    if loose is not None and not ours.is_error and not theirs.is_error:
+        return loose(command, ours, theirs)
+    return any(
+        entry.command == name and entry.agree(command, ours, theirs) for entry in (*NEWER, *OURS)
+    )
+
+
+class Transcript:
+    """What one connection was asked: knows which replies EXEC gathers."""
+
+    def __init__(self) -> None:
+        self.queue: list[Command] | None = None
+
+    def agrees(self, command: Command, ours: Reply, theirs: Reply) -> bool:
+        """Whether the replies to the next command agree; remembers what it did to MULTI."""
+        queue, name = self.queue, command[0].lower()
+        if name == b"exec" and queue is not None:
+            self.queue = None
+            return self._agree_exec(queue, ours, theirs)
+        if ours[:2] == (b"+", b"QUEUED") and queue is not None:
+            queue.append(command)
+        elif name == b"multi" and ours.data == b"OK":
+            self.queue = []
+        elif name in (b"discard", b"reset", b"quit") and not ours.is_error:
+            self.queue = None
+        return agrees(command, ours, theirs)
+
+    @staticmethod
+    def _agree_exec(queue: Sequence[Command], ours: Reply, theirs: Reply) -> bool:
+        """A transaction's replies: each as if its command had been executed alone."""
+        if not ours.items or not theirs.items:
+            return ours == theirs
+        return (
+            ours[:2] == theirs[:2]
+            and len(ours.items) == len(queue)
+            and all(map(agrees, queue, ours.items, theirs.items))
+        )

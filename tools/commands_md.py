@@ -1,0 +1,128 @@
+"""Writes docs/commands.md: every command of Redis 7.4, whether kvserver has it, since when, and
+what differs.
+
+    python -m tools.commands_md
+
+What kvserver has is taken from the registry, what Redis has from redis-7.4-commands.txt beside this
+file (name, group, first version: Redis' own COMMAND DOCS). The version in which kvserver got a
+command is kept from the document as it stands; a command that is new there gets the version now.
+tests/test_commands_md.py holds the document against the registry.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import kvserver.commands  # noqa: F401  (declares the commands)
+from kvserver import __version__
+from kvserver.registry import COMMANDS
+
+DOCUMENT: Final = Path(__file__).parent.parent / "docs" / "commands.md"
+REDIS: Final = Path(__file__).with_name("redis-7.4-commands.txt")
+GROUPS: Final = (
+    *("generic", "string", "hash", "list", "set", "sorted-set", "stream", "bitmap", "hyperloglog"),
+    *("geo", "pubsub", "transactions", "scripting", "connection", "server", "cluster"),
+)
+ABSENT: Final = "—"
+
+#: What a command does otherwise than Redis. Texts of error messages that Redis changed after 7.4,
+#: and replies that name memory addresses or times, aren't differences.
+DIFFERENCES: Final[dict[str, str]] = {
+    "bgsave": "Makes a backup in `dir`/backups, from which a server can be started; the data "
+    "doesn't need it to survive.",
+    "client|list": "Figures of buffers that kvserver doesn't have (`qbuf-free`, `rbs`, `rbp`, "
+    "`obl`) are 0.",
+    "command|docs": "Without `arguments`.",
+    "command|getkeys": "Knows kvserver's commands only.",
+    "config|get": "kvserver's own directives are there too, those of Redis that mean nothing here "
+    "are not: conf/kvserver.conf has them all.",
+    "debug": "ERROR, JMAP, LOG, OBJECT, PROTOCOL, RELOAD, SET-ACTIVE-EXPIRE, SLEEP, "
+    "STRINGMATCH-LEN and HELP; the others show or break what isn't here.",
+    "flushall": "Takes the same short time whatever is there: ASYNC and SYNC are the same.",
+    "flushdb": "Takes the same short time whatever is there: ASYNC and SYNC are the same.",
+    "info": "Sections and fields of Redis where they mean something here, and those of RocksDB.",
+    "lolwut": "Another picture.",
+    "memory|stats": "Without the figures of hash tables, with those of RocksDB.",
+    "memory|usage": "What the key takes in the row cache, whether it is there or not.",
+    "module|list": "Always empty: there are no modules.",
+    "object|encoding": "The encoding that Redis would choose for the value, written by SET.",
+    "object|freq": "Always the error of a server without an LFU policy.",
+    "object|idletime": "As the row cache knows it: 0 while the key was in use lately, else the "
+    "seconds since it certainly wasn't.",
+    "object|refcount": "What it would be in Redis.",
+    "randomkey": "The first key after a random place: a key after a gap comes more often.",
+    "save": "As BGSAVE, and answers when the backup is there; others are served meanwhile.",
+    "shutdown": "SAVE flushes RocksDB's memtables to files, NOSAVE leaves that to the next start; "
+    "neither loses an acknowledged write.",
+    "wait": "There are no replicas yet: it answers 0 when the time is over.",
+}
+
+
+class Command(NamedTuple):
+    """A command of Redis, subcommands as `config|get`."""
+
+    name: str
+    group: str
+    since: str
+
+
+def redis_commands() -> list[Command]:
+    """The commands of Redis 7.4, by name."""
+    return [Command(*line.split()) for line in REDIS.read_text().splitlines()]
+
+
+def our_commands() -> set[str]:
+    """The names of the registry."""
+    specs = [spec for top in COMMANDS.values() for spec in (top, *top.subcommands.values())]
+    return {spec.name for spec in specs}
+
+
+def versions(document: str) -> dict[str, str]:
+    """{name: the version in which kvserver got it}, as the document has it."""
+    rows = re.findall(r"^\| `([^`]+)` \| \S+ \| (\d\S*) \|", document, re.MULTILINE)
+    return {title.lower().replace(" ", "|"): version for title, version in rows}
+
+
+def render(document: str) -> str:
+    """The document anew; `document` is its present text."""
+    known, ours = versions(document), our_commands()
+    since = {name: known.get(name, __version__) for name in ours}
+    commands = redis_commands()
+    sections = [_section(group, commands, since) for group in GROUPS]
+    return _HEAD.format(have=_count(commands, since)) + "".join(sections)
+
+
+def _section(group: str, commands: list[Command], since: dict[str, str]) -> str:
+    rows = [command for command in commands if command.group == group]
+    lines = [f"\n## {group} ({_count(rows, since)})\n\n", _TABLE]
+    lines += [_row(command, since.get(command.name)) for command in rows]
+    return "".join(lines)
+
+
+def _count(commands: list[Command], since: dict[str, str]) -> str:
+    return f"{sum(command.name in since for command in commands)} of {len(commands)}"
+
+
+def _row(command: Command, version: str | None) -> str:
+    title = command.name.upper().replace("|", " ")
+    note = DIFFERENCES.get(command.name, "") if version else ""
+    return f"| `{title}` | {command.since} | {version or ABSENT} | {note} |\n"
+
+
+_TABLE: Final = "| command | Redis | kvserver | what differs |\n|---|---|---|---|\n"
+
+_HEAD: Final = f"""\
+# Commands
+
+The commands of Redis 7.4 and, for each, the version of Redis and of kvserver that brought it;
+{ABSENT}: not there, and answered as an unknown command. kvserver has {{have}}, with subcommands.
+Names, arguments, replies and errors are those of Redis 7.4 unless the last column says otherwise.
+
+Written by `python -m tools.commands_md` from the commands' declarations; don't edit it.
+"""
+
+
+if __name__ == "__main__":
+    DOCUMENT.write_text(render(DOCUMENT.read_text() if DOCUMENT.exists() else ""))
