@@ -27,10 +27,10 @@ class RedisError(Exception):
 
 
 class InternalError(RedisError):
-    """A command failed in a way that nobody foresaw: a defect of the server."""
+    """A command failed in a way that nobody foresaw: a defect of the server, or of its disk."""
 
-    def __init__(self) -> None:
-        super().__init__("ERR internal error")
+    def __init__(self, text: str = "internal error") -> None:
+        super().__init__("ERR " + text)
 
 
 def error(text: str) -> RedisError:

@@ -19,7 +19,7 @@ import random
 import time
 from binascii import crc_hqx
 from collections.abc import Callable, Iterator, Mapping
-from itertools import chain
+from itertools import chain, islice
 from typing import Final
 
 from kvserver import codec, errors
@@ -28,7 +28,9 @@ from kvserver.storage.commitlog import CommitLog
 
 _NEXT_ID: Final = b"n"
 _DATABASE: Final = b"d"
+#: RANDOMKEY: how far from the beginning of a slot, and how many rows it looks at.
 _RANDOM_STEPS: Final = 64
+_RANDOM_ROWS: Final = 1000
 
 #: Called as (database index, user key) after a key changed, while somebody watches. `on_vanish`
 #: instead of `on_touch`: it went with its time or its database, which doesn't concern those who
@@ -297,19 +299,24 @@ class Reader:
         return self.db.keys
 
     def random_key(self) -> bytes | None:
-        """A key some steps after the beginning of a random slot. Not uniform: where slots differ
-        in size, those of small ones come up more often."""
+        """A key some steps after the beginning of a random slot; None if there is none within
+        _RANDOM_ROWS rows. Not uniform: where slots differ in size, those of small ones come up
+        more often. Deletes the expired keys on its way, as Redis does."""
         if not self.size():
             return None
         lower, upper = self.bounds()
         place = lower + SLOT_BYTES[random.randrange(codec.SLOTS)]
         steps = random.randrange(min(2 * self.db.keys // codec.SLOTS + 1, _RANDOM_STEPS))
+        walk = chain(self.rows.scan(place, upper), self.rows.scan(lower, place))
         found = None
-        for row_key, _ in chain(self.scan(place, upper), self.scan(lower, place)):
-            found = row_key
-            if not steps:
-                break
-            steps -= 1
+        for row_key, row in islice(walk, _RANDOM_ROWS):
+            if not self.expired(row):
+                found = row_key
+                if not steps:
+                    break
+                steps -= 1
+            elif self.keyspace.may_expire:
+                self.keyspace.delete_expired(self.db, row_key)
         return None if found is None else codec.user_key(found)
 
 

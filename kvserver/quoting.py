@@ -16,14 +16,16 @@ _BLANKS: Final = re.compile(rb"[ \t\n\v\f\r]*")
 _WORD: Final = re.compile(
     rb"""
     (?P<bare> [^"' \t\n\r]* )
-    (?: (?: "(?P<double> (?: [^"\\] | \\. )* )" | '(?P<single> (?: \\' | [^'] )* )' )
+    (?: (?: "(?P<double> (?: [^"\\] | \\. )* )"
+          | '(?P<single> (?: [^'\\] | \\' | \\(?!') )* )' )
         (?= [ \t\n\v\f\r] | \Z )
-      | (?! ["'] ) )
+      | (?= [ \t\n\r] | \Z ) )
     """,
     re.VERBOSE | re.DOTALL,
 )
 _ESCAPE: Final = re.compile(rb"\\(x[0-9a-fA-F]{2}|.)", re.DOTALL)
-_NAMED: Final = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"b": b"\b", b"a": b"\a"}
+#: What stands for a byte after a backslash in double quotes.
+ESCAPES: Final = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"b": b"\b", b"a": b"\a"}
 
 
 def split_args(line: bytes) -> list[bytes] | None:
@@ -58,4 +60,4 @@ def _unescape(match: re.Match[bytes]) -> bytes:
     code = match[1]
     if len(code) == 3:
         return bytes([int(code[1:], 16)])
-    return _NAMED.get(code, code)
+    return ESCAPES.get(code, code)

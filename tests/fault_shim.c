@@ -4,7 +4,7 @@
  * a directory "db" whose names end in the suffix; it is read anew at each call. Faults:
  *
  *   sync-eio    fsync and fdatasync fail with EIO, without writing anything
- *   sync-slow   fsync and fdatasync take 300 ms longer
+ *   sync-slow   fsync and fdatasync take 500 ms longer
  *   write-eio   write and pwrite fail with EIO
  *   write-half  write writes half of what it is given, and then fails with ENOSPC
  *
@@ -67,7 +67,7 @@ static void note_synced(int fd, off_t size) {
 static int sync_with(int (*real)(int), int fd) {
     struct stat before;
     if (befalls(fd, "sync-eio")) { errno = EIO; return -1; }
-    if (befalls(fd, "sync-slow")) usleep(300000);
+    if (befalls(fd, "sync-slow")) usleep(500000);
     fstat(fd, &before);
     int result = real(fd);
     if (result == 0) note_synced(fd, before.st_size);

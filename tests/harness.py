@@ -175,7 +175,7 @@ class Conn:
         """Receive more; EOFError's socket kin, ConnectionError, when the server has closed."""
         data = self.sock.recv(65536)
         if not data:
-            raise ConnectionError(f"closed by the server, unread: {bytes(self._buffer)!r}")
+            raise ConnectionError(f"closed by the server, unread: {bytes(self._buffer[-200:])!r}")
         self._buffer += data
 
     def _take(self, size: int) -> bytes:

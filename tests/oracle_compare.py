@@ -187,7 +187,18 @@ def _encodings(_command: Command, ours: Reply, theirs: Reply) -> bool:
     }
 
 
+def _strict_cursor(command: Command, ours: Reply, theirs: Reply) -> bool:
+    empty_or_negative = command[1] == b"" or command[1].startswith(b"-")
+    return empty_or_negative and ours.data == b"ERR invalid cursor" and not theirs.is_error
+
+
 NEWER: tuple[Difference, ...] = (
+    Difference(
+        b"scan",
+        "7.4 reads cursors with string2ull: neither empty nor negative ones",
+        ((b"SCAN", b""),),
+        _strict_cursor,
+    ),
     Difference(
         b"info",
         "7.4 adds subexpiry; avg_ttl is an estimate, which Redis makes in active expiry",

@@ -1,13 +1,15 @@
-"""Generated commands on strings, keys, expiry, databases and transactions, right and wrong ones.
+"""Generated programs: what some clients send, right and wrong, and what else happens.
 
-Times to expire are far off or past: whether a key is there must not depend on how fast a test
-runs. `spoiled` commands keep to that too: what it puts in is never a time soon to come.
-Nothing here sends anything.
+The commands are those on strings, keys, expiry, databases and transactions. Times to expire are
+far off or past: whether a key is there must not depend on how fast a test runs. Spoiled commands
+keep to that too: what is put into them is never a time soon to come. Nothing here sends anything.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TypeVar
 
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
@@ -15,55 +17,119 @@ from oracle_compare import LATER_MS, LATER_S, Command
 
 from kvserver.numbers import INT64_MAX, INT64_MIN
 
+T = TypeVar("T")
 #: What a part of a command becomes: one argument, or several, or none.
 Part = bytes | tuple[bytes, ...]
-Parts = SearchStrategy[Part] | SearchStrategy[bytes] | SearchStrategy[tuple[bytes, ...]]
+Parts = SearchStrategy[bytes] | SearchStrategy[tuple[bytes, ...]] | SearchStrategy[Part]
+
+CONNECTIONS = 3
+
+
+@dataclass(frozen=True)
+class Send:
+    """Commands that leave on one of the connections at once, as arrays or as lines."""
+
+    connection: int
+    commands: tuple[Command, ...]
+    as_lines: bool = False
+
+
+@dataclass(frozen=True)
+class Leave:
+    """A connection ends, whatever it is in the middle of."""
+
+    connection: int
+
+
+@dataclass(frozen=True)
+class Lapse:
+    """The time of some keys comes while nobody looks."""
+
+    db: int
+    keys: tuple[bytes, ...]
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A walk through a database, from the beginning to the end."""
+
+    db: int
+    options: tuple[bytes, ...]
+
+
+@dataclass(frozen=True)
+class Restart:
+    """kvserver stops, orderly or not, and starts again."""
+
+    kill: bool
+
+
+Step = Send | Leave | Lapse | Scan | Restart
+
+
+# -- arguments ---------------------------------------------------------------------------------
 
 
 def texts(*values: object) -> tuple[bytes, ...]:
-    """Arguments; what isn't bytes is written in decimal or ASCII."""
+    """Arguments; what isn't bytes is written as str writes it."""
     return tuple(v if isinstance(v, bytes) else str(v).encode() for v in values)
 
 
-KEYS = texts("a", "b", "n", "{t}1", "{t}2", "{}x", "x{", b"\x00\xff \r\n", "")
-VALUES = texts("", "abc", "ab\0cd", b"\xff\xfe\r\n", "a" * 44, "b" * 45, "ohmytext", "mynewtext")
-#: Numbers, and what looks like one.
-NUMBERS = texts(
-    0, 1, -1, 10, 9999, 10000, -0.5, "3.0", "1e3", "0x10", "10.50", "1e-20", "-0", "007"
-)
-NO_NUMBERS = texts(" 1", "1 ", "+1", "1.", "inf", "-inf", "nan", "1e400", "1e5000", "--1", "1\0")
-EDGES = texts(INT64_MAX, INT64_MIN, INT64_MAX - 1, INT64_MAX + 1, INT64_MIN - 1, 1 << 64, 1 << 31)
-DATABASES = texts(0, 1, 2)
-NO_DATABASES = texts(15, 16, -1, "abc", "", "1.0", 1 << 31, INT64_MAX + 1)
-#: The databases that any of these commands can reach.
+def pick(*values: object) -> SearchStrategy[bytes]:
+    """One of the arguments; those named twice are twice as likely."""
+    return st.sampled_from(texts(*values))
+
+
+def weighted(*choices: tuple[int, SearchStrategy[T]]) -> SearchStrategy[T]:
+    """One of the strategies, by weight: `one_of` would take all their branches alike."""
+    chosen = st.sampled_from([strategy for weight, strategy in choices for _ in range(weight)])
+    # Deferred: hypothesis would print all of it, which is megabytes.
+    return st.deferred(lambda: chosen.flatmap(lambda strategy: strategy))
+
+
+KEYS = texts("a", "a", "a", "b", "b", "n", "{t}1", "{t}2", "{}x", "x{", b"\x00\xff \r\n", "")
+PATTERNS = ("*", "?", "[ab]", "[^a]", "{t}*", r"\a", "", "a", b"*\xff*", "x{", "[", "\\")
+#: The databases that commands can reach.
 REACHED = (0, 1, 2, 15)
-WRONG_TIMES = texts(0, -1, "abc", "1.5", "", " 1", INT64_MAX, INT64_MIN, INT64_MAX + 1)
-PATTERNS = texts("*", "?", "[ab]", "[^a]", "{t}*", r"\a", "", "a", b"*\xff*", "x{", "[", "\\")
 
 keys = st.sampled_from(KEYS)
-edges = st.sampled_from(EDGES)
+several_keys = st.lists(keys, min_size=1, max_size=3).map(tuple)
+patterns = pick(*PATTERNS)
+edges = pick(INT64_MAX, INT64_MIN, INT64_MAX - 1, INT64_MAX + 1, INT64_MIN - 1, 1 << 64, 1 << 31)
 small = st.integers(-12, 60).map(lambda n: b"%d" % n)
-integers = st.integers(-(1 << 63), (1 << 63) - 1).map(lambda n: b"%d" % n)
-floats = st.floats().map(lambda f: repr(f).encode())
-numbers = st.one_of(st.sampled_from(NUMBERS), small, edges, integers, st.sampled_from(NO_NUMBERS))
-values = st.one_of(
-    st.sampled_from(VALUES),
-    numbers,
-    floats,
-    st.binary(max_size=60),
-    st.text("abc", max_size=300).map(str.encode),
+integers = st.integers(INT64_MIN, INT64_MAX).map(lambda n: b"%d" % n)
+no_numbers = pick(
+    *(" 1", "1 ", "+1", "1.", "inf", "-inf", "nan", "1e400", "1e5000", "--1", "1\0", "-0", "007")
 )
-databases = st.one_of(*[st.sampled_from(DATABASES)] * 5, st.sampled_from(NO_DATABASES))
-counts = st.sampled_from(texts(1, 2, 10, 1000, 0, -1, "abc", INT64_MAX, INT64_MAX + 1))
-#: Offsets: beyond the small ones only such as are refused, or reach the end.
-offsets = st.one_of(small, edges, st.sampled_from(texts(2000, 1 << 29, "abc", "")))
+floats = weighted(
+    (2, pick("0.1", "-0.5", "3.0", "1e3", "0x10", "10.50", "1e-20", "5e-5000")),
+    (1, st.floats().map(lambda f: repr(f).encode())),
+)
+numbers = weighted((6, small), (1, edges), (1, integers), (1, no_numbers), (1, floats))
+values = weighted(
+    (3, pick("", "abc", "ab\0cd", b"\xff\xfe\r\n", "a" * 44, "b" * 45, "ohmytext", "mynewtext")),
+    (3, numbers),
+    (1, st.binary(max_size=60)),
+    (1, st.text("abc", max_size=300).map(str.encode)),
+)
+databases = weighted(
+    (9, pick(0, 0, 0, 1, 1, 2)), (1, pick(15, 16, -1, "abc", "", "1.0", 1 << 31, INT64_MAX + 1))
+)
+counts = pick(1, 2, 10, 1000, 0, -1, "abc", INT64_MAX, INT64_MAX + 1)
+#: Beyond the small ones only such as are refused, or would be cut off.
+offsets = weighted((6, small), (1, edges), (1, pick(2000, 1 << 29, "abc", "")))
 
-seconds = st.sampled_from(texts(1000, 100_000, 9223370000000000, 9223372036854776, *WRONG_TIMES))
-milliseconds = st.sampled_from(texts(1_000_000, 10**10, 9223370000000000000, *WRONG_TIMES))
-unix_seconds = st.sampled_from(
-    texts(LATER_S, LATER_S + 1, 1, INT64_MAX // 1000, INT64_MAX // 1000 + 1, *WRONG_TIMES)
+wrong_times = pick(0, -1, "abc", "1.5", "", " 1", INT64_MAX, INT64_MIN, INT64_MAX + 1)
+seconds = weighted(
+    (3, pick(1000, 100_000, 9223370000000000)), (1, pick(INT64_MAX // 1000 + 1)), (1, wrong_times)
 )
-unix_milliseconds = st.sampled_from(texts(LATER_MS, LATER_MS + 1, 1, INT64_MAX - 1, *WRONG_TIMES))
+milliseconds = weighted((4, pick(1_000_000, 10**10, 9223370000000000000)), (1, wrong_times))
+unix_seconds = weighted(
+    (3, pick(LATER_S, LATER_S + 1, 1, INT64_MAX // 1000)),
+    (1, pick(INT64_MAX // 1000 + 1)),
+    (1, wrong_times),
+)
+unix_milliseconds = weighted((4, pick(LATER_MS, LATER_MS + 1, 1, INT64_MAX - 1)), (1, wrong_times))
 
 
 # -- making commands from parts ------------------------------------------------------------------
@@ -72,7 +138,7 @@ unix_milliseconds = st.sampled_from(texts(LATER_MS, LATER_MS + 1, 1, INT64_MAX -
 def word(name: str) -> SearchStrategy[bytes]:
     """A command's or option's name as somebody may spell it."""
     mixed = "".join(c.lower() if i % 2 else c for i, c in enumerate(name))
-    return st.sampled_from(texts(name, name, name.lower(), mixed))
+    return pick(name, name, name, name.lower(), mixed)
 
 
 def flatten(parts: Iterable[Part]) -> Command:
@@ -92,27 +158,22 @@ def command(names: str, *parts: Parts) -> SearchStrategy[Command]:
     return st.tuples(st.one_of(spelled), *parts).map(flatten)
 
 
-def several(part: Parts, least: int = 0, most: int = 3) -> SearchStrategy[Part]:
+def several(part: Parts, least: int = 0, most: int = 3) -> SearchStrategy[Command]:
     """The part some times over."""
     return st.lists(part, min_size=least, max_size=most).map(flatten)
 
 
-def option(names: str, *parts: Parts) -> SearchStrategy[Part]:
+def option(names: str, *parts: Parts) -> SearchStrategy[Command]:
     """One of the words, followed by the parts."""
     return st.tuples(st.one_of(*map(word, names.split())), *parts).map(flatten)
 
 
-def options(*choices: SearchStrategy[Part], most: int = 2) -> SearchStrategy[Part]:
+def options(*choices: SearchStrategy[Command], most: int = 2) -> SearchStrategy[Command]:
     """Some of the options, in any order, perhaps the same twice or two that exclude each other."""
     return several(st.one_of(*choices), 0, most)
 
 
-def weighted(*choices: tuple[int, SearchStrategy[Command]]) -> SearchStrategy[Command]:
-    """One of the strategies, by weight: `one_of` would take all their branches alike."""
-    chosen = st.sampled_from([strategy for weight, strategy in choices for _ in range(weight)])
-    # Deferred: hypothesis would print all of it, which is megabytes.
-    return st.deferred(lambda: chosen.flatmap(lambda strategy: strategy))
-
+# -- the commands --------------------------------------------------------------------------------
 
 times = (
     option("EX", seconds),
@@ -120,72 +181,74 @@ times = (
     option("EXAT", unix_seconds),
     option("PXAT", unix_milliseconds),
 )
-
-strings = st.one_of(
-    command("GET", keys),
-    command("SET", keys, values),
-    command("SET", keys, values, st.one_of(times)),
-    command("SET", keys, values, options(*times, option("NX XX GET KEEPTTL"), most=3)),
-    command("SETNX GETSET", keys, values),
-    command("SETEX", keys, seconds, values),
-    command("PSETEX", keys, milliseconds, values),
-    command("GETDEL", keys),
-    command("GETEX", keys, options(*times, option("PERSIST"))),
-    command("MGET", several(keys, 1)),
-    command("MSET MSETNX", several(st.tuples(keys, values), 1)),
-    command("APPEND", keys, values),
-    command("STRLEN", keys),
-    command("SETRANGE", keys, offsets, st.one_of(st.just(b""), st.binary(max_size=20))),
-    command("GETRANGE SUBSTR", keys, offsets, offsets),
-    command(
-        "LCS", keys, keys, options(option("LEN IDX WITHMATCHLEN"), option("MINMATCHLEN", counts))
-    ),
-)
-counters = st.one_of(
-    command("SET", keys, numbers),
-    command("INCR DECR", keys),
-    command("INCRBY DECRBY", keys, numbers),
-    command("INCRBYFLOAT", keys, st.one_of(numbers, floats)),
-)
-generic = st.one_of(
-    command("DEL UNLINK EXISTS TOUCH", several(keys, 1)),
-    command("TYPE PERSIST", keys),
-    command("RENAME RENAMENX", keys, keys),
-    command("COPY", keys, keys, options(option("REPLACE"), option("DB", databases))),
-    command("MOVE", keys, databases),
-    command("RANDOMKEY DBSIZE"),
-    command("KEYS", st.sampled_from(PATTERNS)),
-    command(
-        "SCAN",
-        st.sampled_from(texts(0, 0, "abc", "", -1, (1 << 64) - 1, 1 << 64)),
-        options(
-            option("MATCH", st.sampled_from(PATTERNS)),
-            option("COUNT", counts),
-            option("TYPE", st.sampled_from(texts("string", "STRING", "hash"))),
+strings = weighted(
+    (3, command("GET", keys)),
+    (3, command("SET", keys, values)),
+    (2, command("SET", keys, values, st.one_of(times))),
+    (3, command("SET", keys, values, options(*times, option("NX XX GET KEEPTTL"), most=3))),
+    (2, command("SETNX GETSET", keys, values)),
+    (1, command("SETEX", keys, seconds, values)),
+    (1, command("PSETEX", keys, milliseconds, values)),
+    (1, command("GETDEL", keys)),
+    (2, command("GETEX", keys, options(*times, option("PERSIST")))),
+    (1, command("MGET", several_keys)),
+    (3, command("MSET MSETNX", several(st.tuples(keys, values), 1))),
+    (2, command("APPEND", keys, values)),
+    (1, command("STRLEN", keys)),
+    (2, command("SETRANGE", keys, offsets, st.binary(max_size=20))),
+    (2, command("GETRANGE SUBSTR", keys, offsets, offsets)),
+    (
+        1,
+        command(
+            *("LCS", keys, keys),
+            options(option("LEN IDX WITHMATCHLEN"), option("MINMATCHLEN", counts)),
         ),
     ),
-    command("OBJECT|ENCODING OBJECT|REFCOUNT OBJECT|IDLETIME OBJECT|FREQ", keys),
-    command("WAIT", st.sampled_from(texts(0, -1, "abc")), st.sampled_from(texts(0, 1, -1, "abc"))),
 )
-#: What a whole scan may be limited to.
+counters = weighted(
+    (2, command("SET", keys, numbers)),
+    (3, command("INCR DECR", keys)),
+    (3, command("INCRBY DECRBY", keys, numbers)),
+    (2, command("INCRBYFLOAT", keys, weighted((1, numbers), (1, floats)))),
+)
 scan_options = options(
-    option("MATCH", st.sampled_from(PATTERNS)),
-    option("COUNT", st.sampled_from(texts(1, 2, 3, 1000))),
-    option("TYPE", st.just(b"string")),
+    option("MATCH", patterns),
+    option("COUNT", pick(1, 2, 3, 1000)),
+    option("TYPE", pick("string", "STRING")),
 )
-expiry = st.one_of(
-    command("EXPIRE", keys, seconds, options(option("NX XX GT LT"))),
-    command("PEXPIRE", keys, milliseconds, options(option("NX XX GT LT"))),
-    command("EXPIREAT", keys, unix_seconds, options(option("NX XX GT LT"))),
-    command("PEXPIREAT", keys, unix_milliseconds, options(option("NX XX GT LT"))),
-    command("TTL PTTL EXPIRETIME PEXPIRETIME PERSIST", keys),
+scans = command(
+    "SCAN",
+    pick(0, 0, 0, 0, "abc", "", -1, (1 << 64) - 1, 1 << 64),
+    options(
+        option("MATCH", patterns), option("COUNT", counts), option("TYPE", pick("string", "hash"))
+    ),
+)
+generic = weighted(
+    (4, command("DEL UNLINK EXISTS TOUCH", several_keys)),
+    (2, command("TYPE", keys)),
+    (4, command("RENAME RENAMENX", keys, keys)),
+    (3, command("COPY", keys, keys, options(option("REPLACE"), option("DB", databases)))),
+    (3, command("MOVE", keys, databases)),
+    (2, command("RANDOMKEY DBSIZE")),
+    (1, command("KEYS", patterns)),
+    (1, scans),
+    (2, command("OBJECT|ENCODING OBJECT|REFCOUNT OBJECT|IDLETIME OBJECT|FREQ", keys)),
+    (1, command("WAIT", pick(0, -1, "abc"), pick(0, 1, -1, "abc"))),
+)
+conditions = options(option("NX XX GT LT"))
+expiry = weighted(
+    (1, command("EXPIRE", keys, seconds, conditions)),
+    (1, command("PEXPIRE", keys, milliseconds, conditions)),
+    (1, command("EXPIREAT", keys, unix_seconds, conditions)),
+    (1, command("PEXPIREAT", keys, unix_milliseconds, conditions)),
+    (4, command("TTL PTTL EXPIRETIME PEXPIRETIME PERSIST", keys)),
 )
 talk = st.one_of(
     command("PING", several(values, 0, 1)),
     command("ECHO", values),
-    command("HELLO", several(st.sampled_from(texts(2, 3, 3, 4, "abc")), 0, 1)),
-    command("HELLO", st.just(b"3"), option("SETNAME", st.sampled_from(texts("me", "a b")))),
-    command("CLIENT|SETNAME", st.sampled_from(texts("me", "", "a b", "a\n"))),
+    command("HELLO", several(pick(2, 3, 3, 4, "abc"), 0, 1)),
+    command("HELLO", pick(3), option("SETNAME", pick("me", "a b"))),
+    command("CLIENT|SETNAME", pick("me", "", "a b", "a\n")),
     command("CLIENT|GETNAME CLIENT|ID TIME NOSUCH OBJECT|NOSUCH"),
 )
 moves = weighted(
@@ -199,15 +262,18 @@ transactions = weighted(
     (3, command("EXEC")),
     (2, command("DISCARD")),
     (1, command("UNWATCH")),
-    (3, command("WATCH", several(keys, 1))),
+    (3, command("WATCH", several_keys)),
+)
+sound = weighted(
+    (9, strings), (4, counters), (8, generic), (6, expiry), (1, talk), (2, moves), (2, transactions)
 )
 
 #: What is put in a place where it may not belong.
-junk = st.sampled_from(texts("", "abc", -1, 0, "NX", "GET", "KEEPTTL", "EX", "DB", "*", INT64_MAX))
+junk = pick("", "abc", -1, 0, "NX", "GET", "KEEPTTL", "EX", "DB", "*", INT64_MAX)
 
 
 @st.composite
-def spoiled(draw: st.DrawFn, sound: SearchStrategy[Command]) -> Command:
+def spoiled(draw: st.DrawFn) -> Command:
     """A command with an argument too many, too few or replaced."""
     args = list(draw(sound))
     at = draw(st.integers(1, len(args)))
@@ -218,12 +284,46 @@ def spoiled(draw: st.DrawFn, sound: SearchStrategy[Command]) -> Command:
     return tuple(args)
 
 
-sound = weighted(
-    (9, strings), (4, counters), (8, generic), (6, expiry), (1, talk), (2, moves), (2, transactions)
+commands = weighted((14, sound), (1, spoiled()))
+
+
+# -- programs --------------------------------------------------------------------------------------
+
+connections = st.integers(0, CONNECTIONS - 1)
+reached = st.sampled_from(REACHED[:3])
+
+
+@st.composite
+def transaction(draw: st.DrawFn) -> list[Step]:
+    """MULTI to EXEC, maybe with WATCH before it and somebody interfering."""
+    connection = draw(connections)
+    steps: list[Step] = []
+    if draw(st.booleans()):
+        steps.append(Send(connection, ((b"WATCH", *draw(several_keys)),)))
+        steps.extend(draw(st.lists(single, max_size=2)))
+    body = draw(st.lists(weighted((9, sound), (1, commands)), max_size=6))
+    end = draw(pick("EXEC", "EXEC", "exec", "DISCARD"))
+    steps.append(Send(connection, ((b"MULTI",), *body, (end,))))
+    return steps
+
+
+batches = st.lists(commands, min_size=1, max_size=8).map(tuple)
+single: SearchStrategy[Step] = weighted(
+    (20, st.builds(Send, connections, batches, st.booleans())),
+    (1, st.builds(Leave, connections)),
+    (2, st.builds(Lapse, reached, several_keys)),
+    (2, st.builds(Scan, reached, scan_options)),
 )
-#: Any command.
-commands = weighted((11, sound), (1, spoiled(sound)))
-#: Commands that are sent at once.
-batches = st.lists(commands, min_size=1, max_size=8)
-#: What stands between MULTI and EXEC.
-bodies = st.lists(weighted((9, sound), (1, commands)), max_size=6)
+
+
+def programs(restarts: bool) -> SearchStrategy[list[Step]]:
+    """Some thirty steps; `restarts`: kvserver's among them, which take long."""
+    restart = st.builds(Restart, st.booleans())
+    step = weighted(
+        (20, single.map(lambda step: [step])),
+        (10, transaction()),
+        *([(1, restart.map(lambda step: [step]))] if restarts else []),
+    )
+    # One list would seldom be long: hypothesis prefers few elements.
+    parts = st.tuples(*[st.lists(step)] * 4)
+    return parts.map(lambda lists: [s for part in lists for steps in part for s in steps])

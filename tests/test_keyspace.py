@@ -577,4 +577,4 @@ class KeyspaceMachine(RuleBasedStateMachine):
 
 
 TestKeyspaceMachine = KeyspaceMachine.TestCase
-TestKeyspaceMachine.settings = settings(max_examples=400, stateful_step_count=60, deadline=None)
+TestKeyspaceMachine.settings = settings(max_examples=30, stateful_step_count=40, deadline=None)

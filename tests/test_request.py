@@ -58,7 +58,7 @@ def complaint(*pieces: bytes, unauthenticated: bool = False) -> str:
         (b"*0\r\n*-1\r\n*-2147483648\r\n*1\r\n$1\r\nx\r\n", [[b"x"]]),
         (b"PING\r\nECHO a\n\r\n \n\n*1\r\n$1\r\nx\r\n", [[b"PING"], [b"ECHO", b"a"], [b"x"]]),
         (b"SET k \"a b\\n\\x41\" 'c d'\r\n", [[b"SET", b"k", b"a b\nA", b"c d"]]),
-        (b"\0PING\r\n", [[b"PING"]]),
+        (b"PING\0 x\r\n", [[b"PING"]]),
         # Redis skips the two bytes after an argument whatever they are.
         (b"*1\r\n$4\r\nPINGxy*1\r\n$1\r\nx\r\n", [[b"PING"], [b"x"]]),
     ],

@@ -7,13 +7,14 @@ processes and a real full disk is in test_recovery.py.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from core import Client, Core
 
-from kvserver import codec
+from kvserver import codec, errors
 from kvserver.state.dispatch import FAILED, STALLED
 from kvserver.state.session import REPLY_OFF
 from kvserver.storage.commitlog import BATCH_CUT_BYTES, EngineError, EngineStalled
@@ -161,7 +162,7 @@ def test_the_next_commit_takes_the_position_of_the_failed_one(node: Node) -> Non
     node.end()
     assert client.take() == MISCONF + OK
     assert (node.log.committed_seq, node.log.released_seq) == (1, 1)
-    assert node.log.reload() == 0
+    assert node.turn.reload() == 0
     run(client, "GET", "a")
     node.end()
     assert client.take() == bulk(b"2")
@@ -503,3 +504,60 @@ def test_a_closed_engine_answers_with_an_error(node: Node) -> None:
         node.engine.get(0, b"a")
     node.engine.reopen()
     assert node.engine.get(0, b"a") is None
+
+
+# -- opening again ------------------------------------------------------------------------------
+
+
+def test_writers_held_back_are_run_in_order_of_arrival(node: Node) -> None:
+    clients = [node.client() for _ in range(5)]
+    node.stall()
+    run(clients[0], "SET", "log", "0")
+    node.end()
+    for number in (3, 1, 4, 2):
+        run(clients[number], "APPEND", "log", str(number))
+    node.end()
+    assert node.turn.commit()
+    node.dispatcher.lower_gate(STALLED)
+    node.dispatcher.run_parked()
+    run(clients[0], "GET", "log")
+    node.end()
+    assert clients[0].take() == OK + bulk(b"03142")
+    assert [client.take() for client in clients[1:]] == [b":3\r\n", b":5\r\n", b":2\r\n", b":4\r\n"]
+
+
+def test_walks_let_go_of_rocksdb_before_it_is_opened_again(node: Node) -> None:
+    client, walker = node.client(), node.client()
+    for number in range(2000):
+        run(client, "SET", f"key{number}", "1")
+    node.end()
+    run(walker, "KEYS", "*")
+    node.dispatcher.step_walks(1)
+    assert node.dispatcher.walks, "it takes several steps"
+    node.dispatcher.abort_walks(errors.misconf(REASON))
+    node.engine.reopen()
+    assert node.turn.reload() == 0
+    node.end()
+    assert walker.take() == MISCONF
+    run(walker, "DBSIZE")
+    node.end()
+    assert walker.take() == b":2000\r\n"
+
+
+def test_positions_that_the_disk_lost_are_counted(tmp_path: Path) -> None:
+    with Node(tmp_path / "db") as node:
+        client = node.client()
+        for number in range(10):
+            run(client, "SET", f"key{number}", "1")
+            node.end()
+            if number == 6:
+                shutil.copytree(tmp_path / "db", tmp_path / "copy")
+        node.engine.close()
+        shutil.rmtree(tmp_path / "db")
+        (tmp_path / "copy").rename(tmp_path / "db")
+        node.engine.reopen()
+        assert node.turn.reload() == 3
+        client.take()
+        run(client, "DBSIZE")
+        node.end()
+        assert client.take() == b":7\r\n"

@@ -90,9 +90,9 @@ class App:
     async def _stop(self, flush: bool) -> None:
         """Stop serving, then close what is below, from the top down."""
         self._listeners.close()
+        await self._recovery.stop()  # first: it lowers the gate when it is done
         self.server.dispatcher.raise_gate(SUSPENDED)
         await self._cron.stop()
-        await self._recovery.stop()
         await self._backups.stop()
         await self._settle()
         await self._clients.close_all()

@@ -59,7 +59,10 @@ class Cron:
         async def run() -> None:
             while True:
                 await asyncio.sleep(seconds)
-                await duty()
+                try:
+                    await duty()
+                except Exception:  # a damaged row must not end expiry, or fsyncs, for good
+                    logger.exception("%s failed; it is tried again", duty.__name__)
 
         self._tasks.append(asyncio.create_task(run()))
 

@@ -19,6 +19,7 @@ import os
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
+from contextlib import suppress
 from typing import Final, TypeVar
 
 from kvserver import errors
@@ -34,8 +35,10 @@ T = TypeVar("T")
 
 STALL_RETRY_SECONDS: Final = 0.003
 PROBE_SECONDS: Final = 1.0
-#: The longest wait after opening failed; it begins with a second and doubles.
+#: The longest wait after opening again was of no avail; it begins with a second and doubles.
 REOPEN_SECONDS: Final = 30.0
+#: Writing works if it does for so long.
+STEADY_SECONDS: Final = 10.0
 #: A stall is logged at most this often: RocksDB may stall hundreds of times a second.
 STALL_LOG_SECONDS: Final = 10.0
 #: Opening RocksDB replays the log into files: what that may need beside the log's size.
@@ -56,6 +59,8 @@ class Recovery:
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None
         self._stall_logged = -STALL_LOG_SECONDS
+        self._delay = PROBE_SECONDS
+        self._recovered = -STEADY_SECONDS
         server.turn.on_stall = self._stalled
         server.turn.on_failure = self._failed
 
@@ -99,14 +104,20 @@ class Recovery:
 
     async def _recover(self) -> None:
         """Until writing works: probe the disk, and open RocksDB again when there is room."""
-        delay = PROBE_SECONDS
+        if self._loop.time() - self._recovered > STEADY_SECONDS:
+            self._delay = PROBE_SECONDS
         while self._server.log.failed:
-            await asyncio.sleep(delay)
-            if await self._in_worker(self._has_room):
-                async with self._engine_lock:
-                    await self._reopen()
-                delay = min(2 * delay, REOPEN_SECONDS)
+            await asyncio.sleep(self._delay)
+            try:
+                if await self._in_worker(self._has_room):
+                    self._delay = min(2 * self._delay, REOPEN_SECONDS)
+                    async with self._engine_lock:
+                        await self._reopen()
+            except Exception:  # to give up would leave the server read-only for ever
+                logger.exception("recovery failed; it is tried again")
+                self._let_go()
         self._task = None
+        self._recovered = self._loop.time()
         logger.info("writing works again")
 
     async def _in_worker(self, function: Callable[[], T]) -> T:
@@ -139,11 +150,14 @@ class Recovery:
             dispatcher.lower_gate(FAILED)
         if not log.engine.closed:
             self._reload()
-        dispatcher.lower_gate(SUSPENDED)
-        dispatcher.run_parked()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        self._dispatcher.lower_gate(SUSPENDED)
+        self._dispatcher.run_parked()
 
     def _reload(self) -> None:
-        missing = self._server.log.reload()
+        missing = self._server.turn.reload()
         if missing:
             logger.critical("the last %d positions that were acknowledged are gone", missing)
 
@@ -163,10 +177,11 @@ def _probe(path: str, size: int) -> None:
 
 def _shrink_archive(path: str) -> None:
     """Delete the older half of the archived log: it only spares replicas a full copy."""
-    size = sum(log.size for log in archived_logs(path))
-    deleted = trim_archive(path, Limits(max(size // 2 // MIB, 1), 0), time.time())
-    if deleted:
-        logger.warning("the disk is full: deleted %d archived log files", len(deleted))
+    with suppress(FileNotFoundError):  # the retention timer was there first
+        size = sum(log.size for log in archived_logs(path))
+        deleted = trim_archive(path, Limits(max(size // 2 // MIB, 1), 0), time.time())
+        if deleted:
+            logger.warning("the disk is full: deleted %d archived log files", len(deleted))
 
 
 def _log_bytes(path: str) -> int:

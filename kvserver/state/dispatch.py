@@ -47,6 +47,7 @@ from kvserver.state.session import (
     Session,
 )
 from kvserver.state.table import Entry
+from kvserver.storage.commitlog import EngineError
 
 if TYPE_CHECKING:
     from kvserver.state.server import Server
@@ -166,8 +167,8 @@ class Dispatcher:
             reply = error
             entry.failed += 1
             self.server.stats.count_error(error.code)
-        except Exception:
-            reply = self._crashed(entry.name)
+        except Exception as problem:
+            reply = self._crashed(entry.name, problem)
             entry.failed += 1
         if self._monitors:
             monitor.feed(self.server, session, entry, args)
@@ -204,10 +205,14 @@ class Dispatcher:
             self._pubsub.release()
             self._turn.commit()
 
-    def _crashed(self, name: str) -> RedisError:
+    def _crashed(self, name: str, problem: Exception) -> RedisError:
         """A handler raised what it must not: no half of its writes may be committed."""
-        logger.exception("command %s failed unexpectedly", name)
-        error = errors.InternalError()
+        if isinstance(problem, EngineError):
+            logger.error("command %s failed: %s", name, problem)
+            error = errors.InternalError(str(problem))
+        else:
+            logger.exception("command %s failed unexpectedly", name)
+            error = errors.InternalError()
         self.server.stats.count_error(error.code)
         if self._log.changed:
             self._pubsub.drop()
@@ -471,8 +476,8 @@ class Dispatcher:
         except RedisError as error:
             self.server.stats.count_error(error.code)
             return True, error
-        except Exception:
-            return True, self._crashed(name)
+        except Exception as problem:
+            return True, self._crashed(name, problem)
         return False, None
 
 

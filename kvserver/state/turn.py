@@ -151,6 +151,14 @@ class Turn:
         self.on_failure(reason)
         self.released()
 
+    def reload(self) -> int:
+        """RocksDB was opened again, with everything that was released; if not, the number of
+        positions that are gone."""
+        missing = self.log.reload()
+        if missing:
+            self._void_above(self.log.committed_seq, errors.misconf("positions are missing"))
+        return missing
+
     def _void_above(self, seq: int, error: RedisError) -> None:
         """Positions above `seq` will not be released as what they were."""
         self.on_void(seq, error)

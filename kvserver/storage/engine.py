@@ -16,6 +16,7 @@ import gc
 import logging
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any, Final
 
 import rocksdict
@@ -283,12 +284,15 @@ class Engine:
             self._open()
         except EngineError:
             point_in_time = rocksdict.DBRecoveryMode.point_in_time()
-            self._open_as(rocksdict.AccessType.read_only(False), point_in_time)
+            with suppress(EngineError):
+                self._open_as(rocksdict.AccessType.read_only(False), point_in_time)
             raise
 
     def close(self) -> None:
         """Close. Handles, views and iterators go first: one left alive keeps RocksDB's lock.
         RocksDB raises a stored write error once more here, and closes all the same."""
+        if self.closed:
+            return
         self._views = [_Closed()] * len(COLUMN_FAMILIES)
         self._handles = []
         gc.collect()

@@ -78,6 +78,8 @@ def _positions(server: Server) -> Fields:
         "log_committed_position": log.committed_seq,
         "log_synced_position": log.synced_seq,
         "log_released_position": log.released_seq,
+        # Why writes are refused; empty while they aren't.
+        "log_failure": server.dispatcher.failure if log.failed else "",
     }
 
 
