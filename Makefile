@@ -1,10 +1,12 @@
 # Thin targets; the work is in kvserver, pytest, ruff and mypy.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-long style types bench image clean
+.PHONY: help run test test-long style types bench bench-write image clean
 
+# Tests run the source as it is; `run` and `bench` an installed copy with its hot modules compiled.
 VENV  := .venv
 BIN   := $(VENV)/bin
+RUN   := .venv-run
 BASE  ?= python:3.12-slim
 IMAGE ?= kvserver
 # Works without an engine, a daemon or privileges for mounts; `$(BUILDAH) images` lists the result.
@@ -13,8 +15,8 @@ BUILDAH ?= buildah --storage-driver vfs
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
 
-run: $(VENV)/run.stamp ## install, and serve 127.0.0.1:6379 with data in ./data
-	@exec $(BIN)/kvserver --dir ./data
+run: $(RUN)/run.stamp ## install, and serve 127.0.0.1:6379 with data in ./data
+	@exec $(RUN)/bin/kvserver --dir ./data
 
 test: $(VENV)/test.stamp ## install what the tests need, and run them
 	$(BIN)/python -m pytest
@@ -29,8 +31,11 @@ style: $(VENV)/test.stamp ## ruff: rules and format
 types: $(VENV)/test.stamp ## mypy --strict
 	$(BIN)/mypy
 
-bench: $(VENV)/test.stamp ## compare with redis-server
-	$(BIN)/python -m benchmarks
+bench: $(VENV)/test.stamp $(RUN)/run.stamp ## compare with redis-server
+	$(BIN)/python -m benchmarks --kvserver $(RUN)/bin/kvserver
+
+bench-write: $(VENV)/test.stamp $(RUN)/run.stamp ## the same, and write docs/benchmarks.md
+	$(BIN)/python -m benchmarks --kvserver $(RUN)/bin/kvserver --write
 
 image: ## build the container image with docker, else buildah
 	@if docker info >/dev/null 2>&1; then \
@@ -42,24 +47,26 @@ image: ## build the container image with docker, else buildah
 	fi
 
 clean: ## remove the environment and caches, never the data
-	rm -rf $(VENV) build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(RUN) build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(BIN)/python:
+SOURCES := $(shell find kvserver -name '*.py')
+
+$(VENV)/bin/python $(RUN)/bin/python:
 	@for python in python3 python3.14 python3.13 python3.12 python3.11; do \
 		if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
-			$$python -m venv $(VENV) && exit 0; rm -rf $(VENV); exit 1; \
+			$$python -m venv $(dir $(@D)) && exit 0; rm -rf $(dir $(@D)); exit 1; \
 		fi; \
 	done; \
 	echo "kvserver needs Python 3.11 or newer; none is on PATH" >&2; exit 1
 
-# The stamps are newer than pyproject.toml when the environment is up to date.
-$(VENV)/run.stamp: pyproject.toml | $(BIN)/python
-	@echo "Installing kvserver into $(VENV)"
-	@$(BIN)/python -m pip install -q -e .
+# The stamps are newer than what they were made from when the environment is up to date.
+$(RUN)/run.stamp: pyproject.toml setup.py $(SOURCES) | $(RUN)/bin/python
+	@echo "Installing kvserver into $(RUN); compiling it takes a moment"
+	@$(RUN)/bin/python -m pip install -q --upgrade .
 	@touch $@
 
-$(VENV)/test.stamp: pyproject.toml | $(BIN)/python
+$(VENV)/test.stamp: pyproject.toml | $(VENV)/bin/python
 	@echo "Installing kvserver and what its tests need into $(VENV)"
-	@$(BIN)/python -m pip install -q -e '.[test]'
-	@touch $@ $(VENV)/run.stamp
+	@KVSERVER_PURE=1 $(BIN)/python -m pip install -q -e '.[test]'
+	@touch $@

@@ -13,18 +13,23 @@ from pathlib import Path
 
 from benchmarks import report
 from benchmarks.measure import Figures, Load, measure
-from tests.harness import KVSERVER, REDIS, Server
+from tests.harness import KVSERVER, REDIS, Program, Server
 
 TESTS = ["set", "get", "incr", "mset"]
 PIPELINES = {1: 60_000, 16: 300_000, 64: 300_000}
 DOCUMENT = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 
 
-def compare(fsync: str, loads: list[Load], rounds: int) -> list[report.Row]:
+def compare(ours: Program, fsync: str, loads: list[Load], rounds: int) -> list[report.Row]:
     """Measure both servers with this appendfsync."""
     with tempfile.TemporaryDirectory(prefix="kvserver-bench-") as directory:
         servers = [
-            Server(Path(directory) / "kvserver", {"appendfsync": fsync}, program=KVSERVER),
+            Server(
+                Path(directory) / "kvserver",
+                {"appendfsync": fsync},
+                program=ours,
+                env={"PYTHONPATH": ""},
+            ),
             Server(
                 Path(directory) / "redis",
                 {"appendfsync": fsync, "appendonly": True},
@@ -54,15 +59,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--tests", nargs="+", default=TESTS)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--kvserver", required=True, help="the installed program to measure")
     parser.add_argument("--write", action="store_true", help="update docs/benchmarks.md")
     options = parser.parse_args()
+    ours = Program("kvserver", (options.kvserver,), KVSERVER.directives)
     loads = [Load(t, p, n) for p, n in PIPELINES.items() for t in options.tests]
     always = [Load("set", 1, 60_000), Load("set", 16, 200_000)]
     sections = []
     for fsync, chosen in (("everysec", loads), ("always", always)):
         title = f"appendfsync {fsync}"
         print(f"{title}\n{report.HEADER}", flush=True)
-        rows = compare(fsync, chosen, options.rounds)
+        rows = compare(ours, fsync, chosen, options.rounds)
         sections.append(report.section(f"`{title}` on both", rows))
     if options.write:
         report.write(DOCUMENT, sections)

@@ -34,6 +34,9 @@ MAX_EXPIRE_MS: Final = (1 << 63) - 1
 STRING_HEADER: Final = bytes([STRING])
 _EXPIRING: Final = bytes([STRING | HAS_EXPIRE])
 
+#: "{" as a number, which `in` finds at once; for bytes CPython first fails to read them as one.
+BRACE: Final = 0x7B
+
 #: The two bytes of every slot, made once: cheaper than packing for each key.
 SLOT_BYTES: Final[list[bytes]] = [slot.to_bytes(2, "big") for slot in range(SLOTS)]
 
@@ -44,7 +47,7 @@ _U64: Final = (1 << 64) - 1
 
 def slot_of(key: bytes) -> int:
     """The key's hash slot, 0..16383; hash tags as in the Redis Cluster specification."""
-    if b"{" in key:
+    if BRACE in key:
         start = key.index(b"{") + 1
         end = key.find(b"}", start)
         if end > start:

@@ -23,7 +23,7 @@ from itertools import chain, islice
 from typing import Final
 
 from kvserver import codec, errors
-from kvserver.codec import HAS_EXPIRE, SLOT_BYTES, TYPE_MASK
+from kvserver.codec import BRACE, HAS_EXPIRE, SLOT_BYTES, TYPE_MASK
 from kvserver.storage.commitlog import CommitLog
 
 _NEXT_ID: Final = b"n"
@@ -31,6 +31,9 @@ _DATABASE: Final = b"d"
 #: RANDOMKEY: how far from the beginning of a slot, and how many rows it looks at.
 _RANDOM_STEPS: Final = 64
 _RANDOM_ROWS: Final = 1000
+
+#: The space of a smaller database is left to RocksDB's own compactions.
+RECLAIM_KEYS: Final = 1000
 
 #: Called as (database index, user key) after a key changed, while somebody watches. `on_vanish`
 #: instead of `on_touch`: it went with its time or its database, which doesn't concern those who
@@ -102,6 +105,8 @@ class Keyspace:
         self.on_new: KeyHook = _ignore
         self.on_miss: KeyHook = _ignore
         self.expired_keys = 0
+        #: Prefixes of emptied databases whose space on disk should be reclaimed.
+        self.dropped: list[bytes] = []
         self.databases = [Database(index) for index in range(databases)]
         self.readers = [Reader(self, db) for db in self.databases]
         self.writers = [Writer(self, db) for db in self.databases]
@@ -148,6 +153,8 @@ class Keyspace:
         count = db.keys
         if not count:
             return 0
+        if count >= RECLAIM_KEYS:
+            self.dropped.append(db.prefix)
         for index, key in list(self.watched):
             if index == db.index:
                 self.on_vanish(index, key)
@@ -192,7 +199,8 @@ class Keyspace:
             return iter(())
         lower = db.prefix + db.expiry_floor.to_bytes(8, "big")
         upper = db.prefix + (self.now + 1).to_bytes(8, "big")
-        return (codec.split_expiry_key(key) for key, _ in self.log.expiry.scan(lower, upper))
+        # Not a generator expression: mypyc makes a list of it, of everything that is due.
+        return map(_due, self.log.expiry.scan(lower, upper))
 
     def delete_expired(self, db: Database, row_key: bytes) -> None:
         """Delete a key that is past its time, and tell."""
@@ -204,6 +212,10 @@ class Keyspace:
                 self.on_vanish(db.index, key)
             self.expired_keys += 1
             self.on_expired(db.index, key)
+
+
+def _due(entry: tuple[bytes, bytes]) -> tuple[int, bytes]:
+    return codec.split_expiry_key(entry[0])
 
 
 def string_value(row: bytes) -> bytes:
@@ -228,13 +240,13 @@ class Reader:
 
     def row_key(self, key: bytes) -> bytes:
         """The key of the row."""
-        if b"{" in key:
+        if BRACE in key:
             return self.db.prefix + SLOT_BYTES[codec.slot_of(key)] + key
         return self.db.prefix + SLOT_BYTES[crc_hqx(key, 0) & 0x3FFF] + key
 
     def row(self, key: bytes) -> bytes | None:
         """The row, or None when there is no such key or it expired."""
-        if b"{" in key:
+        if BRACE in key:
             row_key = self.db.prefix + SLOT_BYTES[codec.slot_of(key)] + key
         else:
             row_key = self.db.prefix + SLOT_BYTES[crc_hqx(key, 0) & 0x3FFF] + key
@@ -283,11 +295,6 @@ class Reader:
     def expired(self, row: bytes) -> bool:
         """Whether a row is past its time."""
         return row[0] & HAS_EXPIRE != 0 and codec.row_expire(row) <= self.keyspace.now
-
-    def scan(self, lower: bytes, upper: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """(row key, row) of [lower, upper) inside this database, expired ones left out."""
-        expired = self.expired
-        return ((k, r) for k, r in self.rows.scan(lower, upper) if not expired(r))
 
     def bounds(self) -> tuple[bytes, bytes]:
         """The database's row keys are those of [lower, upper)."""
@@ -343,7 +350,7 @@ class Writer(Reader):
     def put(self, key: bytes, row: bytes) -> None:
         """Create or replace a row, whatever it was; keeps counts and the expiry index."""
         db = self.db
-        if b"{" in key:
+        if BRACE in key:
             row_key = db.prefix + SLOT_BYTES[codec.slot_of(key)] + key
         else:
             row_key = db.prefix + SLOT_BYTES[crc_hqx(key, 0) & 0x3FFF] + key

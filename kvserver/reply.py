@@ -17,6 +17,11 @@ class Raw(bytes):
     """Bytes that are a reply already."""
 
 
+class Encoded(list[bytes]):
+    """A reply, or an element of one, that is encoded already, in parts: one of many megabytes is
+    built step by step, and copied once."""
+
+
 class Verbatim(bytes):
     """Text for a person: `=` with the format txt under RESP3, bulk under RESP2."""
 

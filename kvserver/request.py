@@ -34,7 +34,7 @@ ARG_OVERHEAD: Final = 48
 
 _TABLE: Final = 1024
 _COUNTS: Final[dict[bytes, int]] = {b"*%d" % n: n for n in range(1, _TABLE)}
-_SIZES: Final[dict[bytes, int]] = {b"$%d" % n: n for n in range(_TABLE)}
+_HEADERS: Final[list[bytes]] = [b"$%d" % n for n in range(_TABLE)]
 _LENGTHS: Final[dict[bytes, int]] = {b"%d" % n: n for n in range(_TABLE)}
 _HEADER_COMES: Final = -1
 
@@ -148,8 +148,8 @@ class RequestParser:
             stop = at + 1 + 2 * count
             if count >= most or stop > end:
                 break
-            args = pieces[at + 2 : stop : 2]
-            if [*map(_SIZES.get, pieces[at + 1 : stop : 2])] != [*map(len, args)]:
+            args = _arguments(pieces, at + 1, stop)
+            if args is None:
                 break
             requests.append(args)
             at = stop
@@ -278,3 +278,16 @@ class RequestParser:
             limit = min(limit, UNAUTH_BUFFER)
         if self.buffered > limit:
             raise QueryBufferExceeded("query buffer limit exceeded", requests)
+
+
+def _arguments(pieces: list[bytes], start: int, stop: int) -> Request | None:
+    """The arguments of a command whose headers and arguments alternate in pieces[start:stop];
+    None if one isn't as long as its header says, or not small."""
+    args: Request = []
+    for at in range(start, stop, 2):
+        arg = pieces[at + 1]
+        size = len(arg)
+        if size >= _TABLE or pieces[at] != _HEADERS[size]:
+            return None
+        args.append(arg)
+    return args

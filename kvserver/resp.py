@@ -6,7 +6,7 @@ for what each type becomes under RESP2.
 
     int -> :     bytes, str -> $     None -> $-1 or _     Simple -> +     RedisError -> -
     list, tuple -> *     dict -> * or %     set -> * or ~     float -> $ or ,     bool -> : or #
-    Verbatim -> $ or =     Push -> * or >     NullArray -> *-1 or _     Raw -> as it is
+    Verbatim -> $ or =     Push -> * or >     NullArray -> *-1 or _     Raw, Encoded -> as it is
     Replies -> each of its values, one after the other
 """
 
@@ -22,6 +22,7 @@ from kvserver.reply import (
     OK,
     PONG,
     QUEUED,
+    Encoded,
     Members,
     NullArray,
     Push,
@@ -37,6 +38,7 @@ __all__ = [
     "OK",
     "PONG",
     "QUEUED",
+    "Encoded",
     "Members",
     "NullArray",
     "Push",
@@ -69,15 +71,18 @@ def encode(value: Any, resp3: bool) -> bytes:
     """The reply's bytes. Raises TypeError for a value that is no reply."""
     kind = type(value)
     if kind is bytes:
-        size = len(value)
+        data: bytes = value
+        size = len(data)
         header = BULK_HEADERS[size] if size < _SMALL else b"$%d\r\n" % size
-        return header + value + CRLF  # type: ignore[no-any-return]
+        return header + data + CRLF
     if kind is int:
-        return SMALL_INTS[value] if 0 <= value < _SMALL else b":%d\r\n" % value
+        number: int = value
+        return SMALL_INTS[number] if 0 <= number < _SMALL else b":%d\r\n" % number
     if value is None:
         return NULL3 if resp3 else NULL2
     if kind is Simple:
-        return b"+" + value + CRLF  # type: ignore[no-any-return]
+        line: bytes = value
+        return b"+" + line + CRLF
     parts: list[bytes] = []
     _add(parts, value, resp3)
     return b"".join(parts)
@@ -95,6 +100,8 @@ def _add(parts: list[bytes], value: Any, resp3: bool) -> None:
         _add_each(parts, value, resp3)
     elif kind is Replies:
         _add_each(parts, value, resp3)
+    elif kind is Encoded:
+        parts.extend(value)
     elif kind is set or kind is frozenset or kind is Members:
         parts.append(b"%b%d\r\n" % (b"~" if resp3 else b"*", len(value)))
         _add_each(parts, value, resp3)

@@ -6,8 +6,9 @@ Several commands are one turn until `end_turn` is called, as they are on the eve
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
+from types import SimpleNamespace, TracebackType
 from typing import Any
 
 from kvserver import commands, config_file
@@ -32,6 +33,7 @@ class Client:
         self._core = core
         self.sent = b""
         self.closed = False
+        self.resumed = 0
         self.session = Session(number, self, core.turn, f"client:{number}", "server:0")
 
     def call(self, *args: bytes) -> None:
@@ -64,7 +66,7 @@ class Client:
         self.closed = True
 
     def resume(self) -> None:
-        pass
+        self.resumed += 1
 
 
 class Core:
@@ -115,3 +117,23 @@ class Core:
     def call_later(self, seconds: float, callback: Any, *args: Any) -> Any:
         """The edge's timers: nothing here waits."""
         raise AssertionError(f"a timer of {seconds} s")
+
+
+class LaterCore(Core):
+    """A core whose timers go off when the test says so."""
+
+    def __init__(self, path: Path, **directives: str) -> None:
+        self._later: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
+        super().__init__(path, **directives)
+
+    def call_later(self, seconds: float, callback: Any, *args: Any) -> Any:
+        entry = (callback, args)
+        self._later.append(entry)
+        return SimpleNamespace(cancel=lambda: entry in self._later and self._later.remove(entry))
+
+    def run_later(self) -> None:
+        """Let every timer go off."""
+        later, self._later = self._later, []
+        for callback, args in later:
+            callback(*args)
+        self.end_turn()

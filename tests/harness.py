@@ -328,6 +328,10 @@ class Server:
         """The last lines of the log since `mark_log`."""
         return "\n".join(self.log_text(self.log_mark).splitlines()[-LOG_TAIL_LINES:])
 
+    def spawn(self) -> None:
+        """Start the process and don't wait: for a server that is killed while it starts."""
+        self._spawn(self.port or free_port())
+
     # Inside
 
     def _spawn(self, port: int) -> None:

@@ -7,7 +7,7 @@ keep to that too: what is put into them is never a time soon to come. Nothing he
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -20,6 +20,7 @@ from kvserver.numbers import INT64_MAX, INT64_MIN
 T = TypeVar("T")
 #: What a part of a command becomes: one argument, or several, or none.
 Part = bytes | tuple[bytes, ...]
+Choice = tuple[float, SearchStrategy[T]]
 Parts = SearchStrategy[bytes] | SearchStrategy[tuple[bytes, ...]] | SearchStrategy[Part]
 
 CONNECTIONS = 3
@@ -80,11 +81,19 @@ def pick(*values: object) -> SearchStrategy[bytes]:
     return st.sampled_from(texts(*values))
 
 
-def weighted(*choices: tuple[int, SearchStrategy[T]]) -> SearchStrategy[T]:
+def weighted(*choices: Choice[T]) -> SearchStrategy[T]:
     """One of the strategies, by weight: `one_of` would take all their branches alike."""
-    chosen = st.sampled_from([strategy for weight, strategy in choices for _ in range(weight)])
+    least = min(weight for weight, _ in choices)
+    chosen = st.sampled_from([s for weight, s in choices for _ in range(round(weight / least))])
     # Deferred: hypothesis would print all of it, which is megabytes.
     return st.deferred(lambda: chosen.flatmap(lambda strategy: strategy))
+
+
+def share(weight: float, choices: Sequence[Choice[T]]) -> list[Choice[T]]:
+    """The choices, that weigh so much together. One draw of many is better than draws of draws:
+    hypothesis can only leave out what took few."""
+    total = sum(part for part, _ in choices)
+    return [(weight * part / total, strategy) for part, strategy in choices]
 
 
 KEYS = texts("a", "a", "a", "b", "b", "n", "{t}1", "{t}2", "{}x", "x{", b"\x00\xff \r\n", "")
@@ -94,6 +103,7 @@ REACHED = (0, 1, 2, 15)
 
 keys = st.sampled_from(KEYS)
 several_keys = st.lists(keys, min_size=1, max_size=3).map(tuple)
+distinct_keys = st.lists(keys, min_size=1, max_size=3, unique=True).map(tuple)
 patterns = pick(*PATTERNS)
 edges = pick(INT64_MAX, INT64_MIN, INT64_MAX - 1, INT64_MAX + 1, INT64_MIN - 1, 1 << 64, 1 << 31)
 small = st.integers(-12, 60).map(lambda n: b"%d" % n)
@@ -175,13 +185,15 @@ def options(*choices: SearchStrategy[Command], most: int = 2) -> SearchStrategy[
 
 # -- the commands --------------------------------------------------------------------------------
 
+Choices = list[Choice[Command]]
+
 times = (
     option("EX", seconds),
     option("PX", milliseconds),
     option("EXAT", unix_seconds),
     option("PXAT", unix_milliseconds),
 )
-strings = weighted(
+strings: Choices = [
     (3, command("GET", keys)),
     (3, command("SET", keys, values)),
     (2, command("SET", keys, values, st.one_of(times))),
@@ -204,13 +216,13 @@ strings = weighted(
             options(option("LEN IDX WITHMATCHLEN"), option("MINMATCHLEN", counts)),
         ),
     ),
-)
-counters = weighted(
+]
+counters: Choices = [
     (2, command("SET", keys, numbers)),
     (3, command("INCR DECR", keys)),
     (3, command("INCRBY DECRBY", keys, numbers)),
     (2, command("INCRBYFLOAT", keys, weighted((1, numbers), (1, floats)))),
-)
+]
 scan_options = options(
     option("MATCH", patterns),
     option("COUNT", pick(1, 2, 3, 1000)),
@@ -223,7 +235,7 @@ scans = command(
         option("MATCH", patterns), option("COUNT", counts), option("TYPE", pick("string", "hash"))
     ),
 )
-generic = weighted(
+generic: Choices = [
     (4, command("DEL UNLINK EXISTS TOUCH", several_keys)),
     (2, command("TYPE", keys)),
     (4, command("RENAME RENAMENX", keys, keys)),
@@ -234,39 +246,46 @@ generic = weighted(
     (1, scans),
     (2, command("OBJECT|ENCODING OBJECT|REFCOUNT OBJECT|IDLETIME OBJECT|FREQ", keys)),
     (1, command("WAIT", pick(0, -1, "abc"), pick(0, 1, -1, "abc"))),
-)
+]
 conditions = options(option("NX XX GT LT"))
-expiry = weighted(
+expiry: Choices = [
     (1, command("EXPIRE", keys, seconds, conditions)),
     (1, command("PEXPIRE", keys, milliseconds, conditions)),
     (1, command("EXPIREAT", keys, unix_seconds, conditions)),
     (1, command("PEXPIREAT", keys, unix_milliseconds, conditions)),
     (4, command("TTL PTTL EXPIRETIME PEXPIRETIME PERSIST", keys)),
-)
-talk = st.one_of(
-    command("PING", several(values, 0, 1)),
-    command("ECHO", values),
-    command("HELLO", several(pick(2, 3, 3, 4, "abc"), 0, 1)),
-    command("HELLO", pick(3), option("SETNAME", pick("me", "a b"))),
-    command("CLIENT|SETNAME", pick("me", "", "a b", "a\n")),
-    command("CLIENT|GETNAME CLIENT|ID TIME NOSUCH OBJECT|NOSUCH"),
-)
-moves = weighted(
+]
+talk: Choices = [
+    (1, command("PING", several(values, 0, 1))),
+    (1, command("ECHO", values)),
+    (1, command("HELLO", several(pick(2, 3, 3, 4, "abc"), 0, 1))),
+    (1, command("HELLO", pick(3), option("SETNAME", pick("me", "a b")))),
+    (1, command("CLIENT|SETNAME", pick("me", "", "a b", "a\n"))),
+    (1, command("CLIENT|GETNAME CLIENT|ID TIME NOSUCH OBJECT|NOSUCH")),
+]
+moves: Choices = [
     (4, command("SELECT", databases)),
     (2, command("SWAPDB", databases, databases)),
     (1, command("FLUSHDB FLUSHALL", options(option("ASYNC SYNC NOW"), most=1))),
     (1, command("RESET")),
-)
-transactions = weighted(
+]
+transactions: Choices = [
     (2, command("MULTI")),
     (3, command("EXEC")),
     (2, command("DISCARD")),
     (1, command("UNWATCH")),
     (3, command("WATCH", several_keys)),
-)
-sound = weighted(
-    (9, strings), (4, counters), (8, generic), (6, expiry), (1, talk), (2, moves), (2, transactions)
-)
+]
+mixture = [
+    *share(9, strings),
+    *share(4, counters),
+    *share(8, generic),
+    *share(6, expiry),
+    *share(1, talk),
+    *share(2, moves),
+    *share(2, transactions),
+]
+sound = weighted(*mixture)
 
 #: What is put in a place where it may not belong.
 junk = pick("", "abc", -1, 0, "NX", "GET", "KEEPTTL", "EX", "DB", "*", INT64_MAX)
@@ -284,7 +303,7 @@ def spoiled(draw: st.DrawFn) -> Command:
     return tuple(args)
 
 
-commands = weighted((14, sound), (1, spoiled()))
+commands = weighted(*share(14, mixture), (1, spoiled()))
 
 
 # -- programs --------------------------------------------------------------------------------------
@@ -301,28 +320,33 @@ def transaction(draw: st.DrawFn) -> list[Step]:
     if draw(st.booleans()):
         steps.append(Send(connection, ((b"WATCH", *draw(several_keys)),)))
         steps.extend(draw(st.lists(single, max_size=2)))
-    body = draw(st.lists(weighted((9, sound), (1, commands)), max_size=6))
+    body = draw(st.lists(commands, max_size=6))
     end = draw(pick("EXEC", "EXEC", "exec", "DISCARD"))
     steps.append(Send(connection, ((b"MULTI",), *body, (end,))))
     return steps
 
 
 batches = st.lists(commands, min_size=1, max_size=8).map(tuple)
-single: SearchStrategy[Step] = weighted(
-    (20, st.builds(Send, connections, batches, st.booleans())),
+#: The first is what hypothesis makes of all that doesn't matter, on the way to leaving it out.
+singles: list[Choice[Step]] = [
     (1, st.builds(Leave, connections)),
-    (2, st.builds(Lapse, reached, several_keys)),
+    (20, st.builds(Send, connections, batches, st.booleans())),
+    (2, st.builds(Lapse, reached, distinct_keys)),
     (2, st.builds(Scan, reached, scan_options)),
-)
+]
+single = weighted(*singles)
 
 
-def programs(restarts: bool) -> SearchStrategy[list[Step]]:
+def alone(choices: Sequence[Choice[Step]]) -> list[Choice[list[Step]]]:
+    """The same, each step as a list."""
+    return [(weight, step.map(lambda step: [step])) for weight, step in choices]
+
+
+def programs(*, restarts: bool) -> SearchStrategy[list[Step]]:
     """Some thirty steps; `restarts`: kvserver's among them, which take long."""
     restart = st.builds(Restart, st.booleans())
     step = weighted(
-        (20, single.map(lambda step: [step])),
-        (10, transaction()),
-        *([(1, restart.map(lambda step: [step]))] if restarts else []),
+        *alone([*singles, (0.5, restart)] if restarts else singles), (12, transaction())
     )
     # One list would seldom be long: hypothesis prefers few elements.
     parts = st.tuples(*[st.lists(step)] * 4)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import datadir
 import pytest
-from harness import KVSERVER, Program, Server
+from harness import KVSERVER, Program, Server, ServerError
 from load import Load
 
 LAUNCHER = Path(__file__).with_name("crash_launcher.py")
@@ -66,6 +66,7 @@ def verify(server: Server, load: Load) -> None:
 
 def crash_at_random(server: Server, load: Load, rounds: int, chance: random.Random) -> None:
     """Write, kill, verify, several times on the same directory."""
+    kill_while_starting(server, chance.uniform(0.1, 0.6))
     server.start()
     for _ in range(rounds):
         load.start()
@@ -75,9 +76,18 @@ def crash_at_random(server: Server, load: Load, rounds: int, chance: random.Rand
             time.sleep(0.001)
         server.kill9()
         load.stop()
+        for _ in range(chance.randrange(3)):
+            kill_while_starting(server, chance.uniform(0.1, 0.6))
         verify(server, load)
     server.terminate()
     datadir.check(server.directory / "db")
+
+
+def kill_while_starting(server: Server, seconds: float) -> None:
+    """Start, and kill at some moment of the start: the next one must bear that too."""
+    server.spawn()
+    with pytest.raises(ServerError, match="had to be killed"):
+        server.wait_exit(seconds)
 
 
 def crash_at_step(server: Server, load: Load, label: str, number: int) -> None:

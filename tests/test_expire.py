@@ -192,7 +192,7 @@ def test_thousands_of_keys_due_at_once_go_without_being_read(server: Server) -> 
     client.config_set("notify-keyspace-events", "Ex")
     listener.ask("PSUBSCRIBE", "__keyevent@*__:expired")
     count = 5000
-    due = int(time.time() * 1000) + 300
+    due = int(time.time() * 1000) + 1500
     for index in (0, 5):
         pipeline = server.client(db=index).pipeline(transaction=False)
         for number in range(count):
@@ -210,7 +210,7 @@ def test_thousands_of_keys_due_at_once_go_without_being_read(server: Server) -> 
         return client.dbsize() + other.dbsize() == 2
 
     wait_until(gone)
-    assert slowest < 0.5
+    assert slowest < 1
     stats = client.info("stats")
     assert stats["expired_keys"] == 2 * count
     assert stats["keyspace_hits"] == stats["keyspace_misses"] == 0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -370,6 +372,31 @@ def test_flushing_takes_no_longer_for_a_large_database(tmp_path: Path) -> None:
         lower, upper = b"", b"\xff" * 8
         assert list(core.engine.scan(0, lower, upper)) == []
         assert list(core.engine.scan(2, lower, upper)) == []
+
+
+def test_the_space_of_an_emptied_database_is_reclaimed(
+    fresh_server: Callable[..., Server],
+) -> None:
+    server = fresh_server()
+    pipeline = server.client().pipeline(transaction=False)
+    for number in range(2000):
+        pipeline.set(f"k:{number}", os.urandom(4096), ex=1000)
+    pipeline.execute()
+    server.client(db=1).set("stays", "v")
+    server.restart()  # what was in memory is in files now
+
+    def stored() -> int:
+        total = 0
+        for file in (server.directory / "db").glob("*.sst"):
+            with suppress(FileNotFoundError):  # RocksDB deletes them meanwhile
+                total += file.stat().st_size
+        return total
+
+    assert stored() > 8_000_000
+    client = server.client()
+    client.flushdb()
+    wait_until(lambda: stored() < 100_000)
+    assert server.client(db=1).get("stays") == b"v"
 
 
 def test_a_value_that_is_not_in_use_grows_idle(tmp_path: Path) -> None:

@@ -90,6 +90,14 @@ def test_a_signal_stops_the_server_and_the_data_stays(
     assert server.client().get("a") == b"1"
 
 
+def test_a_hangup_is_ignored(fresh_server: FreshServer) -> None:
+    server = fresh_server()
+    os.kill(server.pid, signal.SIGHUP)
+    with pytest.raises(subprocess.TimeoutExpired):
+        server.process.wait(0.5)
+    assert server.client().ping()
+
+
 @pytest.mark.parametrize("words", [(), ("NOSAVE",), ("SAVE",), ("NOW",), ("SAVE", "FORCE")])
 def test_shutdown_closes_the_connection_and_exits_with_0(
     fresh_server: FreshServer, words: tuple[str, ...]

@@ -68,6 +68,34 @@ class Link:
         return ours
 
 
+class Events:
+    """What both servers tell of changes to keys: keyspace notifications, all of them."""
+
+    MARK = b"oracle-mark"
+    CONFIG = (b"CONFIG", b"SET", b"notify-keyspace-events", b"KEAmn")
+
+    def __init__(self, observer: Link, listener: Link) -> None:
+        observer.check(self.CONFIG)
+        self.observer = observer
+        self.listener = listener
+        listener.check((b"SUBSCRIBE", self.MARK))
+        listener.check((b"PSUBSCRIBE", b"__key*__:*"))
+
+    def check(self) -> None:
+        """Since the last check both told the same, in the same order."""
+        self.observer.check((b"PUBLISH", self.MARK, b""))
+        ours, theirs = map(self._until_mark, self.listener.conns)
+        assert ours == theirs, f"kvserver: {ours}\n   redis: {theirs}"
+
+    def _until_mark(self, conn: Conn) -> list[tuple[bytes, ...]]:
+        told = []
+        while True:
+            _, *message = compare.parse(conn.reply()).items
+            if message[0].data == self.MARK:
+                return told
+            told.append(tuple(part.data for part in message[1:]))
+
+
 class Arena:
     """Both servers, and what is done to them beside the programs' own connections."""
 
@@ -76,7 +104,7 @@ class Arena:
         self.servers = (ours, theirs)
         self.protocol = protocol
         self.programs = self.commands = self.restarts = 0
-        self.observer = self._observe()
+        self._observe()
 
     def connect(self) -> Link:
         """A connection to each server that speaks this arena's protocol."""
@@ -85,10 +113,10 @@ class Arena:
             link.check((b"HELLO", b"3"))
         return link
 
-    def _observe(self) -> Link:
-        link = self.connect()
-        link.check((b"DEBUG", b"SET-ACTIVE-EXPIRE", b"0"))
-        return link
+    def _observe(self) -> None:
+        self.observer = self.connect()
+        self.observer.check((b"DEBUG", b"SET-ACTIVE-EXPIRE", b"0"))
+        self.events = Events(self.observer, self.connect())
 
     def restart(self, *, kill: bool) -> None:
         """Stop kvserver, orderly or not, and start it again; every connection is gone."""
@@ -98,16 +126,19 @@ class Arena:
         if kill:
             self.ours.kill9()
         self.ours.restart()
-        self.observer = self._observe()
+        self._observe()
 
     def lapse(self, db: int, names: Sequence[bytes]) -> None:
         """Let the time of these keys come, in both servers, while nobody looks."""
         due = int(time.time() * 1000) + LAPSE_MS
-        expirations = [(b"PEXPIREAT", name, b"%d" % due) for name in names]
-        self.observer.check((b"SELECT", b"%d" % db), *expirations)
+        batch = [(b"PEXPIREAT", name, b"%d" % due) for name in names]
+        self.observer.check((b"SELECT", b"%d" % db))
+        ours, theirs = self.observer.ask(*batch)
         if max(self._clocks()) >= due:
             # A server was so slow that PEXPIREAT may have deleted the keys: in the other, too.
             self.observer.ask((b"DEL", *names))
+        else:
+            assert ours == theirs, batch
         wait_until(lambda: min(self._clocks()) > due)
 
     def _clocks(self) -> list[int]:
@@ -218,6 +249,7 @@ def play(arena: Arena, program: Sequence[Step]) -> None:
     with Player(arena) as player:
         for step in program:
             player.step(step)
+            arena.events.check()
         player.end()
 
 

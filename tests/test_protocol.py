@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
@@ -321,27 +322,22 @@ def test_pipeline_of_a_hundred_thousand(server: Server) -> None:
     assert pipeline.execute() == list(range(1, 100_001))
 
 
-@pytest.fixture
-def process(fresh_server: FreshServer) -> Callable[..., Server]:
-    return fresh_server
-
-
-def test_large_values_pass_and_the_memory_comes_back(process: Callable[..., Server]) -> None:
+def test_large_values_pass_and_the_memory_comes_back(fresh_server: FreshServer) -> None:
+    """Eight clients set and get 64 MB each at once."""
     size, count = 64 * MIB, 8
-    server = process(appendfsync="no")
-    values = [bytes([65 + number]) * size for number in range(count)]
-    conns = [server.conn() for _ in range(count)]
+    server = fresh_server(appendfsync="no")
     start = rss(server)
-    for conn, value in zip(conns, values, strict=True):
+
+    def set_and_get(number: int) -> bool:
+        conn, value = server.conn(), bytes([65 + number]) * size
         conn.sock.settimeout(60)
-        conn.send(encode_command("SET", value[:1], value))
-    assert [conn.reply() for conn in conns] == [b"+OK\r\n"] * count
-    for conn, value in zip(conns, values, strict=True):
-        conn.send(encode_command("GET", value[:1]))
-    for conn, value in zip(conns, values, strict=True):
-        assert conn.read_exactly(11) == b"$67108864\r\n"
-        assert conn.read_exactly(size) == value
-        assert conn.read_exactly(2) == b"\r\n"
+        assert conn.ask("SET", number, value) == b"+OK\r\n"
+        conn.send(encode_command("GET", number))
+        assert conn.read_line() == b"$%d\r\n" % size
+        return conn.read_exactly(size) == value and conn.read_exactly(2) == b"\r\n"
+
+    with ThreadPoolExecutor(count) as threads:
+        assert all(threads.map(set_and_get, range(count)))
     assert server.client().flushall()
-    # What may stay: RocksDB's block cache and write buffers, a little of the allocator's.
+    # What may stay: RocksDB's caches and write buffers, a little of the allocator's.
     wait_until(lambda: rss(server) - start < 300 * MIB, 30)

@@ -1,116 +1,22 @@
-"""KEYS and SCAN: every key that stays is returned, whatever changes, ends or is forgotten meanwhile;
-prefixes are sought instead of walked; nobody waits for a long walk."""
+"""The walks of KEYS and SCAN: every key that stays is returned, whatever changes, ends or is
+forgotten meanwhile, and prefixes are sought instead of walked."""
 
 from __future__ import annotations
 
 import random
-import threading
-import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
 import pytest
-import redis
 from core import Client, Core
-from harness import Server
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pair import Pair
 
 from kvserver import codec, glob, scan
 from kvserver.keyspace import Reader
 
 T = TypeVar("T")
-
-SCRIPTS = {
-    "scan": """
-        SCAN
-        SCAN 0
-        SCAN 1
-        SCAN x
-        SCAN -1
-        SCAN 1.0
-        SCAN 18446744073709551616
-        SCAN 99999999999999999999999
-        SCAN 0 MATCH
-        SCAN 0 COUNT
-        SCAN 0 TYPE
-        SCAN 0 COUNT 0
-        SCAN 0 COUNT -1
-        SCAN 0 COUNT x
-        SCAN 0 COUNT 9223372036854775808
-        SCAN 0 bogus
-        SCAN 0 MATCH * bogus 1
-        SCAN x COUNT x
-        SET key v
-        SCAN 0
-        SCAN 0 match k* count 1
-        SCAN 0 MATCH x* COUNT 100 MATCH k*
-        SCAN 0 COUNT 9223372036854775807
-        SCAN 0 TYPE string
-        SCAN 0 TYPE STRING
-        SCAN 0 TYPE zset
-        SCAN 0 TYPE none
-        SCAN 0 TYPE bogus
-        SCAN 0 MATCH x TYPE string
-        SCAN 0 MATCH key
-        SCAN 0 MATCH ""
-        """,
-    "keys": """
-        KEYS
-        KEYS * *
-        KEYS *
-        SET "" v
-        KEYS *
-        KEYS ""
-        DEL ""
-        SET key v
-        KEYS *
-        KEYS k*
-        KEYS ?e?
-        KEYS [a-k]ey
-        KEYS [^k]ey
-        KEYS key
-        KEYS KEY
-        KEYS k\\\\ey
-        KEYS {key}
-        SELECT 1
-        KEYS *
-        SET {key}2 v
-        KEYS {key}*
-        KEYS {key}
-        KEYS {}*
-        KEYS *{key}*
-        SET "\\x00\\xff*" v
-        KEYS "\\x00*"
-        KEYS "\\x00\\xff\\\\*"
-        """,
-    "in a transaction": """
-        SET k v
-        MULTI
-        DEL k
-        SET l v
-        KEYS *
-        SCAN 0
-        RANDOMKEY
-        FLUSHALL
-        KEYS *
-        SCAN 0
-        EXEC
-        """,
-}
-
-
-@pytest.mark.parametrize("script", SCRIPTS.values(), ids=SCRIPTS)
-def test_replies(pair: Pair, script: str) -> None:
-    pair.same(script)
-
-
-def test_novalues_is_for_hscan(server: Server) -> None:
-    with pytest.raises(redis.ResponseError, match="NOVALUES option can only be used in HSCAN"):
-        server.client().execute_command("SCAN", "0", "NOVALUES")
-
 
 # -- cursors -------------------------------------------------------------------------------------
 
@@ -173,7 +79,7 @@ def test_one_slot_patterns() -> None:
     assert scan.pattern_slot(b"*{user1}") is None
 
 
-# -- walks -----------------------------------------------------------------------------------------
+# -- walks ----------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -205,6 +111,12 @@ def run(walk: Generator[list[bytes], None, T]) -> tuple[list[bytes], T, int]:
 def all_keys(reader: Reader, pattern: bytes = b"*") -> list[bytes]:
     found, last, _ = run(scan.keys(reader, pattern))
     return found + last
+
+
+def matching(pattern: bytes, names: Iterable[bytes]) -> list[bytes]:
+    """What KEYS must return: `*` is no pattern but everything, the empty key too."""
+    matches = glob.compile(pattern)
+    return sorted(name for name in names if pattern == b"*" or matches(name))
 
 
 def iteration(
@@ -289,10 +201,10 @@ def test_a_walk_keeps_the_view_of_its_beginning(core: Core) -> None:
     core.log.commit()
     rest, last, steps = run(walk)
     assert sorted(found + rest + last) == sorted([*names, b"uncommitted"])
-    assert steps == 1000 // scan.STEPS + 1
+    assert steps == 1000 // scan.STEPS  # and the first one
 
 
-# -- prefixes ----------------------------------------------------------------------------------------
+# -- prefixes -------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -329,8 +241,7 @@ def test_seeking_finds_what_walking_finds(core: Core, pattern: bytes, uncommitte
             writer.put_string(b"user:1:%d" % number, b"v")
         names = [name for name in names if writer.exists(name)]
         names += [b"user:1:%d" % number for number in range(0, 500, 3)]
-    matches = glob.compile(pattern)
-    expected = sorted(name for name in names if matches(name))
+    expected = matching(pattern, names)
     assert sorted(all_keys(reader, pattern)) == expected
     for count in (1, 10, 5000):
         found = [key for call in iteration(reader, count, pattern) for key in call]
@@ -357,8 +268,7 @@ def test_any_pattern(
     monkeypatch.setattr(scan, "DENSE", density)
     shared_core.server.keyspace.flush(shared_core.server.keyspace.databases[0])
     reader = fill(shared_core, sorted(names))
-    matches = glob.compile(pattern)
-    expected = sorted(name for name in names if matches(name))
+    expected = matching(pattern, names)
     assert sorted(all_keys(reader, pattern)) == expected
     found = [key for call in iteration(reader, count, pattern) for key in call]
     assert sorted(found) == expected
@@ -392,7 +302,7 @@ def test_a_pattern_with_one_slot_looks_nowhere_else(core: Core) -> None:
         assert len(call) == expected
 
 
-# -- expired keys ------------------------------------------------------------------------------------
+# -- expired keys ---------------------------------------------------------------------------------
 
 
 def test_expired_keys_are_left_out_and_scan_deletes_them(core: Core) -> None:
@@ -432,79 +342,6 @@ def test_a_walk_does_not_delete_what_was_written_anew(core: Core) -> None:
     keyspace.swap(0, 1)
     assert keyspace.writers[0].string(b"{t}0999") == b"w"
     assert core.log.changed
-
-
-# -- over the wire -----------------------------------------------------------------------------------
-
-
-def load(client: redis.Redis, count: int, name: str = "key:{}") -> set[bytes]:
-    """So many keys in pipelines."""
-    pipeline = client.pipeline(transaction=False)
-    for number in range(count):
-        pipeline.set(name.format(number), "v")
-        if number % 1000 == 999:
-            pipeline.execute()
-    pipeline.execute()
-    return {name.format(number).encode() for number in range(count)}
-
-
-def test_keys_and_scan_of_many_keys(client: redis.Redis) -> None:
-    names = load(client, 5000)
-    assert set(client.keys()) == names
-    for count in (10, 300, 100_000):
-        assert sorted(client.scan_iter(count=count)) == sorted(names)
-    matching = {name for name in names if name.startswith(b"key:12")}
-    assert set(client.keys("key:12*")) == matching
-    assert set(client.scan_iter("key:12*", count=500)) == matching
-    assert set(client.scan_iter("key:12*", _type="string")) == matching
-    assert list(client.scan_iter("key:12*", _type="hash")) == []
-    with client.pipeline() as pipeline:
-        pipeline.delete("key:0").keys().scan(count=10_000)
-        _, listed, (cursor, scanned) = pipeline.execute()
-    assert cursor == 0
-    assert set(listed) == set(scanned) == names - {b"key:0"}
-
-
-def test_scan_goes_on_after_a_restart(fresh_server: Callable[..., Server]) -> None:
-    server = fresh_server()
-    names = load(server.client(), 2000) | load(server.client(), 300, "{{tag}}{}")
-    found: set[bytes] = set()
-    cursor, calls = 0, 0
-    client = server.client()
-    while cursor or not calls:
-        cursor, some = client.scan(cursor, count=100)
-        found |= set(some)
-        calls += 1
-        if calls % 7 == 0:
-            server.kill9()
-            server.start()
-            client = server.client()
-    assert found == names
-
-
-def test_others_are_served_during_a_long_walk(server: Server) -> None:
-    client = server.client()
-    names = load(client, 30_000)
-    slowest = 0.0
-    counts: list[int] = []
-
-    def walk() -> None:
-        other = server.client()
-        counts.extend(len(other.keys()) for _ in range(3))
-        counts.append(len(other.scan(count=100_000)[1]))
-
-    thread = threading.Thread(target=walk)
-    thread.start()
-    pings = 0
-    while thread.is_alive():
-        start = time.perf_counter()
-        client.ping()
-        slowest = max(slowest, time.perf_counter() - start)
-        pings += 1
-    thread.join()
-    assert counts == [len(names)] * 4
-    assert pings > 10
-    assert slowest < 0.5
 
 
 def test_a_client_that_leaves_ends_its_walk(core: Core) -> None:

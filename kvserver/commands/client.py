@@ -370,7 +370,7 @@ _KILL_TESTS: dict[bytes, Callable[[bytes], Test]] = {
 def client_unblock(ctx: ReadContext, number: bytes, *reason: bytes) -> int:
     """A command that a pause holds back can't be unblocked."""
     if len(reason) > 1:
-        raise errors.subcommand_syntax(b"client", b"unblock")
+        raise errors.subcommand_syntax(b"CLIENT", b"UNBLOCK")
     how = reason[0].upper() if reason else b"TIMEOUT"
     if how not in (b"TIMEOUT", b"ERROR"):
         raise errors.error("CLIENT UNBLOCK reason should be TIMEOUT or ERROR")
@@ -398,7 +398,7 @@ def client_unblock(ctx: ReadContext, number: bytes, *reason: bytes) -> int:
 )
 def client_pause(ctx: ReadContext, timeout: bytes, *mode: bytes) -> resp.Simple:
     if len(mode) > 1:
-        raise errors.subcommand_syntax(b"client", b"pause")
+        raise errors.subcommand_syntax(b"CLIENT", b"PAUSE")
     word = mode[0].upper() if mode else b"ALL"
     if word not in (b"WRITE", b"ALL"):
         raise errors.error("CLIENT PAUSE mode must be WRITE or ALL")

@@ -29,17 +29,17 @@ class _Array:
 
     def __init__(self) -> None:
         self._count = 0
-        self._parts = [b""]
+        self._parts = resp.Encoded([b""])
 
     def add(self, values: list[bytes]) -> None:
         """Add elements."""
         self._count += len(values)
         self._parts.append(b"".join([resp.encode(value, False) for value in values]))
 
-    def reply(self) -> resp.Raw:
+    def reply(self) -> resp.Encoded:
         """The whole array."""
         self._parts[0] = b"*%d\r\n" % self._count
-        return resp.Raw(b"".join(self._parts))
+        return self._parts
 
 
 def _collect(walk: Steps[T], array: _Array) -> Generator[None, None, T]:
@@ -78,7 +78,7 @@ def keys(ctx: ReadContext, pattern: bytes) -> Any:
     return _begin(_keys(scan.keys(ctx.db, pattern)))
 
 
-def _keys(walk: Steps[list[bytes]]) -> Generator[None, None, resp.Raw]:
+def _keys(walk: Steps[list[bytes]]) -> Generator[None, None, resp.Encoded]:
     array = _Array()
     array.add((yield from _collect(walk, array)))
     return array.reply()

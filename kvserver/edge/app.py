@@ -27,6 +27,7 @@ from kvserver.edge.clients import Clients
 from kvserver.edge.cron import Cron
 from kvserver.edge.durability import Durability
 from kvserver.edge.listeners import Listeners
+from kvserver.edge.reclaim import Reclaimer
 from kvserver.edge.recovery import Recovery
 from kvserver.edge.walks import Walks
 from kvserver.state.dispatch import SUSPENDED, Dispatcher
@@ -54,8 +55,9 @@ class App:
         self._clients = Clients(self.server)
         self._durability = Durability(config, self.log, self.turn)
         self._listeners = Listeners(config, self._clients)
-        self._cron = Cron(self.server, self._clients, self._durability, self._worker)
         engine_lock = asyncio.Lock()
+        reclaimer = Reclaimer(self.server, self._worker, engine_lock)
+        self._cron = Cron(self.server, self._clients, self._durability, reclaimer, self._worker)
         self._recovery = Recovery(self.server, self._durability, self._worker, engine_lock)
         self._backups = Backups(self.server, self._worker, engine_lock)
         self._walks = Walks(self.server.dispatcher)
@@ -76,6 +78,7 @@ class App:
         await self._listeners.open()
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._on_signal, number)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as Redis: it outlives its terminal
         self._cron.start()
         keys = self.server.keyspace.total_keys()
         logger.info("kvserver %s, %d keys in %s", __version__, keys, self.log.engine.path)

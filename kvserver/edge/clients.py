@@ -17,7 +17,7 @@ from kvserver.directives import BufferLimit, buffer_limit
 from kvserver.edge import files
 from kvserver.request import Limits
 from kvserver.state import clientinfo
-from kvserver.state.session import BLOCKED, CLOSING, NEEDS_AUTH, Session, Sink
+from kvserver.state.session import BLOCKED, NEEDS_AUTH, Session, Sink
 
 if TYPE_CHECKING:
     from kvserver.state.server import Server
@@ -169,7 +169,7 @@ class Clients:
         oldest = time.monotonic() - seconds
         for session in list(self.server.sessions.values()):
             waits = session.stop & BLOCKED or session.monitor or clientinfo.is_subscribed(session)
-            if session.last_active < oldest and not waits and not session.stop & CLOSING:
+            if session.last_active < oldest and not waits:
                 session.sink.abort()
 
 

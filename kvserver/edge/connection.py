@@ -9,7 +9,6 @@ It must not know commands. Invariants:
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import socket
 import time
@@ -34,8 +33,9 @@ REQUEST_OVERHEAD: Final = 64
 ARGUMENT_OVERHEAD: Final = 48
 
 
-class Connection(asyncio.Protocol):
-    """asyncio's protocol and the session's sink."""
+class Connection:
+    """An asyncio.Protocol in all but name (mypyc compiles no subclass of it), and the session's
+    sink."""
 
     __slots__ = (
         "_broken",
@@ -195,11 +195,11 @@ class Connection(asyncio.Protocol):
             self._enqueue(requests)
             return
         self._start_running()
-        execute = self._dispatcher.execute
-        for at, request in enumerate(requests, 1):
-            execute(session, request)
+        dispatcher = self._dispatcher
+        for at, request in enumerate(requests):
+            dispatcher.execute(session, request)
             if session.stop:
-                self._enqueue(requests[at:])
+                self._enqueue(requests[at + 1 :])
                 return
         self._after_requests()
 

@@ -16,6 +16,7 @@ from typing import Final
 from kvserver.config import Config
 from kvserver.edge.clients import Clients
 from kvserver.edge.durability import Durability
+from kvserver.edge.reclaim import Reclaimer
 from kvserver.expiry import expire_cycle
 from kvserver.state.server import Server
 from kvserver.storage import wal_retention
@@ -32,12 +33,18 @@ class Cron:
     """Starts the timers and ends them."""
 
     def __init__(
-        self, server: Server, clients: Clients, durability: Durability, worker: Executor
+        self,
+        server: Server,
+        clients: Clients,
+        durability: Durability,
+        reclaimer: Reclaimer,
+        worker: Executor,
     ) -> None:
         self._server = server
         self._config: Config = server.config
         self._clients = clients
         self._durability = durability
+        self._reclaimer = reclaimer
         self._worker = worker
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -47,6 +54,7 @@ class Cron:
         self._every(1 / hz, self._expire)
         self._every(0.1, self._sample)
         self._every(1.0, self._each_second)
+        self._every(1.0, self._reclaimer.run)
         self._every(RETENTION_SECONDS, self._retain)
 
     async def stop(self) -> None:

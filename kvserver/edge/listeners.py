@@ -14,7 +14,7 @@ import errno
 import os
 import socket
 import stat
-from typing import Final
+from typing import Final, cast
 
 from kvserver.config import Config, ConfigError
 from kvserver.edge.clients import Clients
@@ -151,7 +151,7 @@ class Listeners:
         for address, sock in list(self._sockets.items()):
             if address not in self._servers:
                 self._servers[address] = await loop.create_server(
-                    lambda: Connection(self._clients, None),
+                    lambda: self._connection(None),
                     sock=sock.dup(),
                     ssl=self._tls if address[2] else None,
                     backlog=self._config.get_int("tcp-backlog"),
@@ -165,6 +165,10 @@ class Listeners:
         server = self._servers.pop(address, None)
         if server is not None:
             server.close()
+
+    def _connection(self, unix_path: str | None) -> asyncio.Protocol:
+        """asyncio calls a protocol's methods and doesn't ask for its class."""
+        return cast(asyncio.Protocol, Connection(self._clients, unix_path))
 
     # -- changes at run time ---------------------------------------------------------------------
 
@@ -202,7 +206,7 @@ class Listeners:
             sock = _bind_unix(path, self._config.get_int("unixsocketperm"))
             self._unix_path = path
             self._unix = await loop.create_unix_server(
-                lambda: Connection(self._clients, path),
+                lambda: self._connection(path),
                 sock=sock,
                 backlog=self._config.get_int("tcp-backlog"),
             )

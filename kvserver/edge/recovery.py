@@ -58,6 +58,7 @@ class Recovery:
         self._engine_lock = engine_lock
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None
+        self._stopped = False
         self._stall_logged = -STALL_LOG_SECONDS
         self._delay = PROBE_SECONDS
         self._recovered = -STEADY_SECONDS
@@ -66,6 +67,7 @@ class Recovery:
 
     async def stop(self) -> None:
         """The server stops: try no more."""
+        self._stopped = True
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -100,7 +102,8 @@ class Recovery:
         self._dispatcher.raise_gate(FAILED)
         if self._task is None:
             logger.error("writing failed, the server is read-only: %s", reason)
-            self._task = self._loop.create_task(self._recover())
+            if not self._stopped:
+                self._task = self._loop.create_task(self._recover())
 
     async def _recover(self) -> None:
         """Until writing works: probe the disk, and open RocksDB again when there is room."""

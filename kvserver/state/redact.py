@@ -27,12 +27,15 @@ def redacted(config: Config, entry: Entry, args: list[bytes]) -> list[bytes]:
 
 
 def _without_credentials(args: list[bytes]) -> list[bytes]:
-    for at, arg in enumerate(args):
-        if arg.upper() == b"AUTH":
-            after = at + 1
-            hidden = [REDACTED] * len(args[after : after + 2])
-            return [*args[:after], *hidden, *args[after + 2 :]]
-    return args
+    shown = list(args)
+    at = 2
+    while at < len(args):
+        option = args[at].upper()
+        if option == b"AUTH":
+            shown[at + 1 : at + 3] = [REDACTED] * len(args[at + 1 : at + 3])
+        # A client may be named AUTH.
+        at += {b"AUTH": 3, b"SETNAME": 2}.get(option, 1)
+    return shown
 
 
 def _without_secrets(config: Config, args: list[bytes]) -> list[bytes]:

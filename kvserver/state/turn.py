@@ -207,6 +207,7 @@ class Turn:
             session.sink.write(data)
         if not session.held:
             self._waiting.discard(session)
+            session.held_bytes = 0  # errors that took the place of replies were not counted
         self._after(session)
 
     def _after(self, session: Session) -> None:

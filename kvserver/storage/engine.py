@@ -31,6 +31,8 @@ logger = logging.getLogger("kvserver")
 
 COLUMN_FAMILIES: Final = ("default", "data", "expiry", "log")
 MIB: Final = 1 << 20
+#: A file is compacted when half of so many entries in a row, or of all, are deletions.
+DELETION_WINDOW: Final = 4096
 _COMPRESSION: Final = {
     "no": rocksdict.DBCompressionType.none,
     "snappy": rocksdict.DBCompressionType.snappy,
@@ -377,7 +379,9 @@ def _set_tables(options: rocksdict.Options, config: Config, cache: rocksdict.Cac
     blocks.set_bloom_filter(10, False)
     blocks.set_format_version(5)
     options.set_block_based_table_factory(blocks)
-    options.set_compression_type(_COMPRESSION[config.get_str("rocksdb.compression")]())
+    # The upper levels are rewritten soon: compressing them costs more than it saves.
+    none, chosen = _COMPRESSION["no"], _COMPRESSION[config.get_str("rocksdb.compression")]
+    options.set_compression_per_level([none(), none(), *(chosen() for _ in range(5))])
     options.set_max_open_files(config.get_int("rocksdb.max_open_files"))
 
 
@@ -395,6 +399,9 @@ def _set_levels(options: rocksdict.Options, config: Config) -> None:
     options.set_level_zero_file_num_compaction_trigger(trigger)
     options.set_level_zero_slowdown_writes_trigger(number("rocksdb.level0_slowdown_writes_trigger"))
     options.set_level_zero_stop_writes_trigger(number("rocksdb.level0_stop_writes_trigger"))
+    # A walk steps over deleted rows one by one: files full of them are compacted soon
+    # (utilities/table_properties_collectors/compact_on_deletion_collector.h).
+    options.add_compact_on_deletion_collector_factory(DELETION_WINDOW, DELETION_WINDOW // 2, 0.5)
     rate = number("max-io-mb")
     if rate:
         options.set_ratelimiter(rate * MIB, 100_000, 10)

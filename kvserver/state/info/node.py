@@ -10,7 +10,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Final
 
-from kvserver import REDIS_VERSION, __version__
+from kvserver import COMPILED, REDIS_VERSION, __version__
 from kvserver.config import MIB
 from kvserver.state import process
 from kvserver.state.info.fields import Fields
@@ -32,6 +32,7 @@ def server(view: View) -> Fields:
     return {
         "redis_version": REDIS_VERSION,
         "kvserver_version": __version__,
+        "kvserver_build": "compiled" if COMPILED else "python",
         "python_version": platform.python_version(),
         "redis_build_id": _BUILD_ID,
         "redis_mode": "standalone",
