@@ -16,7 +16,11 @@ ARG BASE=python:3.12-slim
 
 FROM ${BASE} AS build
 WORKDIR /src
-COPY LICENSE README.md pyproject.toml ./
+# The compiler is for setup.py; the image of python has Python's headers, Debian's needs a package.
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends gcc libc6-dev \
+        $([ -x /usr/local/bin/python3 ] || echo python3-dev)
+COPY LICENSE README.md pyproject.toml setup.py ./
 COPY kvserver ./kvserver
 RUN python3 -m venv /opt/kvserver \
     && /opt/kvserver/bin/python -m pip install --no-cache-dir . \

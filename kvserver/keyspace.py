@@ -281,11 +281,15 @@ class Reader:
 
     def look(self, key: bytes) -> tuple[bytes | None, float]:
         """(row, seconds since it was used as far as the cache knows), without using it: for
-        OBJECT. Deletes nothing and counts nothing."""
+        OBJECT. Counts nothing, tells nobody of a miss (object.c, objectCommandLookup)."""
         row_key = self.row_key(key)
         idle = self.rows.cached_for(row_key)
         row = self.rows.get_uncached(row_key)
-        return (None if row is None or self.expired(row) else row), idle
+        if row is not None and self.expired(row):
+            if self.keyspace.may_expire:
+                self.keyspace.delete_expired(self.db, row_key)
+            row = None
+        return row, idle
 
     def exists(self, key: bytes) -> bool:
         """Whether the key exists. Deletes nothing and counts nothing."""

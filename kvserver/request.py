@@ -188,7 +188,8 @@ class RequestParser:
         if end < 0:
             self._need_line(data, at, requests, complaint)
             return b"", -1
-        return data[at + 1 : end], end + 2
+        # max: a compiled slice must not end before it begins (docs/development.md).
+        return data[at + 1 : max(at + 1, end)], end + 2
 
     def _need_line(self, data: bytes, at: int, requests: list[Request], complaint: str) -> None:
         have = len(data) - at

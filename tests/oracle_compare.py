@@ -45,6 +45,10 @@ class Reply(NamedTuple):
         """The value of an integer reply."""
         return int(self.data)
 
+    @property
+    def is_null(self) -> bool:
+        return self in (Reply(b"$", b"-1"), Reply(b"*", b"-1"), Reply(b"_", b""))
+
 
 def parse(data: bytes) -> Reply:
     """One whole RESP reply. Raises ValueError when anything is left over."""
@@ -116,17 +120,9 @@ def _same_shape(command: Command, ours: Reply, theirs: Reply) -> bool:
     )
 
 
-def _cursor_and_keys(_command: Command, ours: Reply, theirs: Reply) -> bool:
-    """SCAN: where it stands and what is next is its own affair. Whole scans are compared by the
-    machine itself."""
-    return (
-        [item.kind for item in ours.items]
-        == [item.kind for item in theirs.items]
-        == [
-            b"$",
-            b"*",
-        ]
-    )
+def _same_page(command: Command, ours: Reply, theirs: Reply) -> bool:
+    """SCAN: the same cursor, 0 since a scan takes one step here, and the same keys."""
+    return ours.items[0] == theirs.items[0] and _same_set(command, ours.items[1], theirs.items[1])
 
 
 def _greeting(_command: Command, ours: Reply, theirs: Reply) -> bool:
@@ -144,8 +140,7 @@ def _greeting(_command: Command, ours: Reply, theirs: Reply) -> bool:
 
 LOOSE: dict[bytes, Agree] = {
     b"keys": _same_set,
-    b"scan": _cursor_and_keys,
-    b"randomkey": _same_shape,
+    b"scan": _same_page,
     b"time": _same_shape,
     b"client|id": _same_shape,
     b"object|idletime": _same_shape,

@@ -59,13 +59,20 @@ class Scan:
 
 
 @dataclass(frozen=True)
+class RandomKey:
+    """RANDOMKEY in a database. A step, since Redis deletes the expired keys that it hits upon."""
+
+    db: int
+
+
+@dataclass(frozen=True)
 class Restart:
     """kvserver stops, orderly or not, and starts again."""
 
     kill: bool
 
 
-Step = Send | Leave | Lapse | Scan | Restart
+Step = Send | Leave | Lapse | Scan | RandomKey | Restart
 
 
 # -- arguments ---------------------------------------------------------------------------------
@@ -226,14 +233,14 @@ counters: Choices = [
 scan_options = options(
     option("MATCH", patterns),
     option("COUNT", pick(1, 2, 3, 1000)),
-    option("TYPE", pick("string", "STRING")),
+    option("TYPE", pick("string", "STRING", "hash")),
 )
+#: In one step, so that it meets all the expired keys there are, which it deletes.
 scans = command(
     "SCAN",
-    pick(0, 0, 0, 0, "abc", "", -1, (1 << 64) - 1, 1 << 64),
-    options(
-        option("MATCH", patterns), option("COUNT", counts), option("TYPE", pick("string", "hash"))
-    ),
+    pick(0, 0, 0, 0, "abc", "", -1, 1 << 64),
+    option("COUNT", pick(1000, 1000, 100_000, 0, -1, "abc", INT64_MAX + 1)),
+    options(option("MATCH", patterns), option("NX")),
 )
 generic: Choices = [
     (4, command("DEL UNLINK EXISTS TOUCH", several_keys)),
@@ -241,7 +248,7 @@ generic: Choices = [
     (4, command("RENAME RENAMENX", keys, keys)),
     (3, command("COPY", keys, keys, options(option("REPLACE"), option("DB", databases)))),
     (3, command("MOVE", keys, databases)),
-    (2, command("RANDOMKEY DBSIZE")),
+    (1, command("DBSIZE")),
     (1, command("KEYS", patterns)),
     (1, scans),
     (2, command("OBJECT|ENCODING OBJECT|REFCOUNT OBJECT|IDLETIME OBJECT|FREQ", keys)),
@@ -333,6 +340,7 @@ singles: list[Choice[Step]] = [
     (20, st.builds(Send, connections, batches, st.booleans())),
     (2, st.builds(Lapse, reached, distinct_keys)),
     (2, st.builds(Scan, reached, scan_options)),
+    (1, st.builds(RandomKey, reached)),
 ]
 single = weighted(*singles)
 

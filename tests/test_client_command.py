@@ -195,6 +195,17 @@ def test_list_by_type_and_id(server: Server) -> None:
     assert len(listed(server)) >= 4
 
 
+def test_a_list_of_many(server: Server) -> None:
+    conns = [server.conn() for _ in range(300)]
+    ids = {describe(conn)["id"] for conn in conns}
+    assert ids < {line["id"] for line in listed(server)}
+    assert len(listed(server, "ID", *ids, *ids)) == 600
+    conn = server.conn()
+    conn.send(b"MULTI\r\nCLIENT LIST\r\nEXEC\r\n")
+    assert conn.reply() + conn.reply() == b"+OK\r\n+QUEUED\r\n"
+    assert conn.reply().count(b"\n") > 300
+
+
 def test_list_is_verbatim_text_with_resp3(server: Server) -> None:
     conn = server.conn()
     conn.ask("HELLO", 3)

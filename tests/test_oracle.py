@@ -20,7 +20,7 @@ import pytest
 from harness import REDIS, Conn, Server, encode_command, wait_until
 from hypothesis import HealthCheck, Phase, given, settings
 from oracle_compare import Command, Reply
-from oracle_strategies import REACHED, Lapse, Leave, Restart, Scan, Send, Step, programs
+from oracle_strategies import REACHED, Lapse, Leave, RandomKey, Restart, Scan, Send, Step, programs
 
 #: How long before a key's time the servers are told it.
 LAPSE_MS = 10
@@ -173,6 +173,15 @@ class Arena:
         ours, theirs = (whole_scan(conn, options) for conn in self.observer.conns)
         assert ours == theirs, f"SCAN in database {db} with {options}"
 
+    def check_random_key(self, db: int) -> None:
+        """RANDOMKEY gives a key if there is one."""
+        self.observer.check((b"SELECT", b"%d" % db))
+        ((ours,), (theirs,)) = self.observer.ask((b"RANDOMKEY",))
+        assert ours.is_null == theirs.is_null
+        if not ours.is_null:
+            (found,) = self.observer.check((b"EXISTS", ours.data))
+            assert found.number == 1
+
 
 def whole_scan(conn: Conn, options: Command) -> list[bytes]:
     """The keys that SCAN gives, in order."""
@@ -222,12 +231,21 @@ class Player:
             case Lapse(db, names):
                 self.arena.lapse(db, names)
             case Scan(db, options):
+                if b"TYPE" in map(bytes.upper, options):
+                    # Redis 7.0 looks the keys up for that, and tells of misses.
+                    self._look_at_seen()
                 self.arena.check_scan(db, options)
+            case RandomKey(db):
+                self._look_at_seen()
+                self.arena.check_random_key(db)
             case Restart(kill):
                 self._disconnect()
                 self.arena.restart(kill=kill)
                 # For a moment active expiry was on.
-                self.arena.look_at(sorted(self.seen))
+                self._look_at_seen()
+
+    def _look_at_seen(self) -> None:
+        self.arena.look_at(sorted(self.seen))
 
     def _send(self, step: Send) -> None:
         if step.connection not in self.links:
@@ -240,7 +258,7 @@ class Player:
 
     def end(self) -> None:
         """What is left must be the same."""
-        self.arena.look_at(sorted(self.seen))
+        self._look_at_seen()
         self.arena.check_data()
 
 

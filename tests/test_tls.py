@@ -144,7 +144,7 @@ def test_a_client_that_does_not_read_is_held_back(
     client.set("big", "x" * (1 << 20))
     conn = connect(port, client_context(certificates))
     conn.send(b"GET big\r\n" * 500)
-    wait_until(lambda: client.info("commandstats")["cmdstat_get"]["calls"] > 0)
+    wait_until(lambda: "cmdstat_get" in client.info("commandstats"))
     [line] = [line for line in client.client_list() if line["laddr"].endswith(f":{port}")]
     assert int(line["tot-mem"]) < 32 << 20
     for _ in range(500):

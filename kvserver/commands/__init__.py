@@ -2,6 +2,7 @@
 
 from kvserver.commands import (
     client,
+    client_kill,
     command,
     config,
     connection,
@@ -29,6 +30,7 @@ from kvserver.commands import (
 
 __all__ = [
     "client",
+    "client_kill",
     "command",
     "config",
     "connection",

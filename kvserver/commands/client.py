@@ -1,4 +1,4 @@
-"""CLIENT: names, lists and ends of connections, their replies, and the pause.
+"""CLIENT: names and lists of connections, their replies, and the pause.
 
 Source: Redis 7.4's networking.c (clientCommand, clientSetinfoCommand). What a line of CLIENT
 LIST says is in kvserver/state/clientinfo.py, what a pause does in kvserver/state/pause.py.
@@ -6,22 +6,24 @@ LIST says is in kvserver/state/clientinfo.py, what a pause does in kvserver/stat
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Generator, Sequence
 
 from kvserver import errors, resp
-from kvserver.args import Cursor, parse_int, parse_int_in, parse_timeout_ms
+from kvserver.args import parse_int, parse_int_in, parse_timeout_ms
 from kvserver.commands.help import help_reply
 from kvserver.numbers import INT64_MAX, INT64_MIN
-from kvserver.registry import ADMIN, LOADING, NOSCRIPT, STALE, command, container
+from kvserver.registry import ADMIN, LOADING, NOSCRIPT, STALE, WALK, command, container
 from kvserver.state import clientinfo, pause
 from kvserver.state.context import Blocked, ReadContext
 from kvserver.state.session import REPLY_OFF, REPLY_SKIP, REPLY_SKIP_NEXT, Session
 
 _FLAGS = NOSCRIPT | LOADING | STALE
-_ADMIN_FLAGS = ADMIN | _FLAGS
-_CATEGORIES = ("connection",)
+ADMIN_FLAGS = ADMIN | _FLAGS
+CATEGORIES = ("connection",)
 
-Test = Callable[[Session], bool]
+Listing = Generator[None, None, resp.Verbatim]
+#: Sessions that are described in one step: about two milliseconds.
+_CHUNK = 128
 
 container(
     "client",
@@ -41,7 +43,7 @@ container(
     group="connection",
     since="5.0.0",
     summary="Returns the unique client ID of the connection.",
-    categories=_CATEGORIES,
+    categories=CATEGORIES,
 )
 def client_id(ctx: ReadContext) -> int:
     return ctx.session.id
@@ -54,7 +56,7 @@ def client_id(ctx: ReadContext) -> int:
     group="connection",
     since="6.2.0",
     summary="Returns information about the connection.",
-    categories=_CATEGORIES,
+    categories=CATEGORIES,
     tips=("nondeterministic_output",),
 )
 def client_info(ctx: ReadContext) -> resp.Verbatim:
@@ -68,7 +70,7 @@ def client_info(ctx: ReadContext) -> resp.Verbatim:
     group="connection",
     since="2.6.9",
     summary="Returns the name of the connection.",
-    categories=_CATEGORIES,
+    categories=CATEGORIES,
 )
 def client_getname(ctx: ReadContext) -> bytes | None:
     return ctx.session.name or None
@@ -81,7 +83,7 @@ def client_getname(ctx: ReadContext) -> bytes | None:
     group="connection",
     since="2.6.9",
     summary="Sets the connection name.",
-    categories=_CATEGORIES,
+    categories=CATEGORIES,
 )
 def client_setname(ctx: ReadContext, name: bytes) -> resp.Simple:
     ctx.session.name = checked_name(name)
@@ -106,7 +108,7 @@ def _checked_attribute(attribute: bytes, value: bytes) -> bytes:
     group="connection",
     since="7.2.0",
     summary="Sets information specific to the client or connection.",
-    categories=_CATEGORIES,
+    categories=CATEGORIES,
 )
 def client_setinfo(ctx: ReadContext, attribute: bytes, value: bytes) -> resp.Simple:
     kind = attribute.lower()
@@ -123,11 +125,11 @@ def client_setinfo(ctx: ReadContext, attribute: bytes, value: bytes) -> resp.Sim
 @command(
     "client|no-evict",
     3,
-    _ADMIN_FLAGS,
+    ADMIN_FLAGS,
     group="connection",
     since="7.0.0",
     summary="Sets the client eviction mode of the connection.",
-    categories=_CATEGORIES,
+    categories=CATEGORIES,
 )
 def client_no_evict(ctx: ReadContext, word: bytes) -> resp.Simple:
     ctx.session.no_evict = _on(word)
@@ -141,7 +143,7 @@ def client_no_evict(ctx: ReadContext, word: bytes) -> resp.Simple:
     group="connection",
     since="7.2.0",
     summary="Controls whether commands sent by the client affect the LRU/LFU of accessed keys.",
-    categories=_CATEGORIES,
+    categories=CATEGORIES,
 )
 def client_no_touch(ctx: ReadContext, word: bytes) -> resp.Simple:
     ctx.session.no_touch = _on(word)
@@ -162,7 +164,7 @@ def _on(word: bytes) -> bool:
     group="connection",
     since="3.2.0",
     summary="Instructs the server whether to reply to commands.",
-    categories=_CATEGORIES,
+    categories=CATEGORIES,
 )
 def client_reply(ctx: ReadContext, mode: bytes) -> bytes:
     session, option = ctx.session, mode.upper()
@@ -186,7 +188,7 @@ def client_reply(ctx: ReadContext, mode: bytes) -> bytes:
     since="6.0.0",
     summary="Returns the client ID to which the connection's tracking notifications are "
     "redirected.",
-    categories=_CATEGORIES,
+    categories=CATEGORIES,
 )
 def client_getredir(_ctx: ReadContext) -> int:
     """-1: tracking is off, as it always is."""
@@ -199,12 +201,12 @@ def client_getredir(_ctx: ReadContext) -> int:
 @command(
     "client|list",
     -2,
-    _ADMIN_FLAGS,
+    ADMIN_FLAGS | WALK,
     group="connection",
     since="2.4.0",
     summary="Lists open connections.",
     complexity="O(N) where N is the number of client connections",
-    categories=_CATEGORIES,
+    categories=CATEGORIES,
     tips=("nondeterministic_output",),
     history=(
         ("2.8.12", "Added unique client `id` field."),
@@ -220,11 +222,11 @@ def client_getredir(_ctx: ReadContext) -> int:
         ("7.4.0", "Added `watch` field."),
     ),
 )
-def client_list(ctx: ReadContext, *words: bytes) -> resp.Verbatim:
+def client_list(ctx: ReadContext, *words: bytes) -> resp.Verbatim | Listing:
     sessions = ctx.server.sessions
     option = words[0].upper() if words else b""
     if option == b"TYPE" and len(words) == 2:
-        kind = _type(words[1])
+        kind = parse_type(words[1])
         chosen = [s for s in sessions.values() if clientinfo.client_type(s) == kind]
     elif option == b"ID" and len(words) > 1:
         ids = [parse_int_in(word, INT64_MIN, INT64_MAX, "Invalid client ID") for word in words[1:]]
@@ -233,10 +235,26 @@ def client_list(ctx: ReadContext, *words: bytes) -> resp.Verbatim:
         raise errors.syntax()
     else:
         chosen = list(sessions.values())
-    return resp.Verbatim(b"".join(clientinfo.describe(session) + b"\n" for session in chosen))
+    if len(chosen) <= _CHUNK:
+        return _lines(chosen)
+    return _listing(sessions, chosen)
 
 
-def _type(word: bytes) -> bytes:
+def _lines(sessions: Sequence[Session]) -> resp.Verbatim:
+    return resp.Verbatim(b"".join(clientinfo.describe(each) + b"\n" for each in sessions))
+
+
+def _listing(connected: dict[int, Session], chosen: list[Session]) -> Listing:
+    """The lines of many sessions, in steps; without those that leave meanwhile."""
+    parts = []
+    for start in range(0, len(chosen), _CHUNK):
+        parts.append(_lines([s for s in chosen[start : start + _CHUNK] if s.id in connected]))
+        yield
+    return resp.Verbatim(b"".join(parts))
+
+
+def parse_type(word: bytes) -> bytes:
+    """A type of client, as TYPE filters take it."""
     kind = clientinfo.TYPES.get(word.lower())
     if kind is None:
         raise errors.unknown_client_type(word)
@@ -244,128 +262,14 @@ def _type(word: bytes) -> bytes:
 
 
 @command(
-    "client|kill",
-    -3,
-    _ADMIN_FLAGS,
-    group="connection",
-    since="2.4.0",
-    summary="Terminates open connections.",
-    complexity="O(N) where N is the number of client connections",
-    categories=_CATEGORIES,
-    history=(
-        ("2.8.12", "Added new filter format."),
-        ("2.8.12", "`ID` option."),
-        ("3.2.0", "Added `master` type in for `TYPE` option."),
-        (
-            "5.0.0",
-            "Replaced `slave` `TYPE` with `replica`. `slave` still supported for backward "
-            "compatibility.",
-        ),
-        ("6.2.0", "`LADDR` option."),
-        ("7.4.0", "`MAXAGE` option."),
-    ),
-)
-def client_kill(ctx: ReadContext, *words: bytes) -> resp.Simple | int:
-    if len(words) == 1:
-        if not _kill(ctx, [_address_test(words[0])], skip_me=False):
-            raise errors.no_such_client()
-        return resp.OK
-    tests, skip_me = _kill_options(words)
-    return _kill(ctx, tests, skip_me)
-
-
-def _kill(ctx: ReadContext, tests: list[Test], skip_me: bool) -> int:
-    """End the sessions that pass every test; returns how many. The caller's own ends after the
-    reply."""
-    own = ctx.session
-    chosen = [
-        session
-        for session in ctx.server.sessions.values()
-        if not (skip_me and session is own) and all(test(session) for test in tests)
-    ]
-    for session in chosen:
-        if session is own:
-            session.close_after_reply()
-        else:
-            session.sink.abort()
-    return len(chosen)
-
-
-def _kill_options(words: tuple[bytes, ...]) -> tuple[list[Test], bool]:
-    """(what a session must pass to be killed, SKIPME)."""
-    tests: list[Test] = []
-    skip_me = True
-    options = Cursor(words)
-    while options.more():
-        if (value := options.value(b"SKIPME")) is not None:
-            skip_me = _yes(value)
-            continue
-        for name, make_test in _KILL_TESTS.items():
-            if (value := options.value(name)) is not None:
-                tests.append(make_test(value))
-                break
-        else:
-            raise errors.syntax()
-    return tests, skip_me
-
-
-def _yes(word: bytes) -> bool:
-    option = word.upper()
-    if option not in (b"YES", b"NO"):
-        raise errors.syntax()
-    return option == b"YES"
-
-
-def _id_test(word: bytes) -> Test:
-    number = parse_int_in(word, 1, INT64_MAX, "client-id should be greater than 0")
-    return lambda session: session.id == number
-
-
-def _address_test(word: bytes) -> Test:
-    return lambda session: session.addr.encode("utf-8", "surrogateescape") == word
-
-
-def _own_address_test(word: bytes) -> Test:
-    return lambda session: session.laddr.encode("utf-8", "surrogateescape") == word
-
-
-def _type_test(word: bytes) -> Test:
-    kind = _type(word)
-    return lambda session: clientinfo.client_type(session) == kind
-
-
-def _user_test(word: bytes) -> Test:
-    if word != b"default":
-        raise errors.no_such_user(word)
-    return lambda session: session.user == "default"
-
-
-def _age_test(word: bytes) -> Test:
-    seconds = parse_int_in(word, INT64_MIN, INT64_MAX, "maxage is not an integer or out of range")
-    if seconds <= 0:
-        raise errors.error("maxage should be greater than 0")
-    return lambda session: clientinfo.age(session) >= seconds
-
-
-_KILL_TESTS: dict[bytes, Callable[[bytes], Test]] = {
-    b"ID": _id_test,
-    b"MAXAGE": _age_test,
-    b"TYPE": _type_test,
-    b"ADDR": _address_test,
-    b"LADDR": _own_address_test,
-    b"USER": _user_test,
-}
-
-
-@command(
     "client|unblock",
     -3,
-    _ADMIN_FLAGS,
+    ADMIN_FLAGS,
     group="connection",
     since="5.0.0",
     summary="Unblocks a client blocked by a blocking command from a different connection.",
     complexity="O(log N) where N is the number of client connections",
-    categories=_CATEGORIES,
+    categories=CATEGORIES,
 )
 def client_unblock(ctx: ReadContext, number: bytes, *reason: bytes) -> int:
     """A command that a pause holds back can't be unblocked."""
@@ -389,11 +293,11 @@ def client_unblock(ctx: ReadContext, number: bytes, *reason: bytes) -> int:
 @command(
     "client|pause",
     -3,
-    _ADMIN_FLAGS,
+    ADMIN_FLAGS,
     group="connection",
     since="3.0.0",
     summary="Suspends commands processing.",
-    categories=_CATEGORIES,
+    categories=CATEGORIES,
     history=(("6.2.0", "`CLIENT PAUSE WRITE` mode added along with the `mode` option."),),
 )
 def client_pause(ctx: ReadContext, timeout: bytes, *mode: bytes) -> resp.Simple:
@@ -410,12 +314,12 @@ def client_pause(ctx: ReadContext, timeout: bytes, *mode: bytes) -> resp.Simple:
 @command(
     "client|unpause",
     2,
-    _ADMIN_FLAGS,
+    ADMIN_FLAGS,
     group="connection",
     since="6.2.0",
     summary="Resumes processing commands from paused clients.",
     complexity="O(N) Where N is the number of paused clients",
-    categories=_CATEGORIES,
+    categories=CATEGORIES,
 )
 def client_unpause(ctx: ReadContext) -> resp.Simple:
     ctx.server.pauses.unpause("client")
@@ -429,7 +333,7 @@ def client_unpause(ctx: ReadContext) -> resp.Simple:
     group="connection",
     since="5.0.0",
     summary="Returns helpful text about the different subcommands.",
-    categories=_CATEGORIES,
+    categories=CATEGORIES,
 )
 def client_help(_ctx: ReadContext) -> list[resp.Simple]:
     return help_reply(
