@@ -1,7 +1,7 @@
 # Thin targets; the work is in kvserver, pytest, ruff and mypy.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-long style types bench bench-write image clean
+.PHONY: help run test test-compiled test-long style types bench bench-write wheel image clean
 
 # Tests run the source as it is; `run` and `bench` an installed copy with its hot modules compiled.
 VENV  := .venv
@@ -13,13 +13,20 @@ IMAGE ?= kvserver
 BUILDAH ?= buildah --storage-driver vfs
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
 
 run: $(RUN)/run.stamp ## install, and serve 127.0.0.1:6379 with data in ./data
 	@exec $(RUN)/bin/kvserver --dir ./data
 
 test: $(VENV)/test.stamp ## install what the tests need, and run them
 	$(BIN)/python -m pytest
+
+# The site-packages of $(RUN) come first, and the working directory not at all: `import kvserver`
+# finds the compiled package, in pytest as in the servers that the tests start.
+test-compiled: $(VENV)/test.stamp $(RUN)/run.stamp ## the same tests on what `run` uses; TESTS=...
+	@site=$$($(RUN)/bin/python -c 'import sysconfig; print(sysconfig.get_path("platlib"))') && \
+	PYTHONSAFEPATH=1 PYTHONPATH=$$site:$(CURDIR) KVSERVER_TEST_COMPILED=1 \
+		$(BIN)/python -m pytest -o pythonpath=tests $(TESTS)
 
 test-long: $(VENV)/test.stamp ## the tests that take minutes
 	$(BIN)/python -m pytest -m long --timeout 3600
@@ -36,6 +43,10 @@ bench: $(VENV)/test.stamp $(RUN)/run.stamp ## compare with redis-server
 
 bench-write: $(VENV)/test.stamp $(RUN)/run.stamp ## the same, and write docs/benchmarks.md
 	$(BIN)/python -m benchmarks --kvserver $(RUN)/bin/kvserver --write
+
+wheel: $(RUN)/bin/python ## build a wheel of kvserver, compiled, in dist/
+	@rm -rf build
+	@$< -m pip wheel -q --no-deps -w dist .
 
 image: ## build the container image with docker, else buildah
 	@if docker info >/dev/null 2>&1; then \
@@ -62,9 +73,12 @@ $(VENV)/bin/python $(RUN)/bin/python:
 
 # The stamps are newer than what they were made from when the environment is up to date.
 $(RUN)/run.stamp: pyproject.toml setup.py $(SOURCES) | $(RUN)/bin/python
-	@echo "Installing kvserver into $(RUN); compiling it takes a moment"
+	@echo "Installing kvserver into $(RUN); compiling it takes about half a minute"
+	@touch $@.begun
+	@rm -rf build  # or modules that are gone from the source would be installed from there
 	@$(RUN)/bin/python -m pip install -q --upgrade .
-	@touch $@
+	@$(RUN)/bin/python -P -c 'import kvserver; kvserver.COMPILED or print("It is not compiled.")'
+	@mv $@.begun $@
 
 $(VENV)/test.stamp: pyproject.toml | $(VENV)/bin/python
 	@echo "Installing kvserver and what its tests need into $(VENV)"

@@ -49,7 +49,12 @@ HOT = [
     "kvserver/storage/table.py",
 ]
 #: mypy's options: types are checked by `make types`, with what is installed there.
-MYPY_OPTIONS = ["--config-file=", "--follow-imports=silent", "--ignore-missing-imports"]
+MYPY_OPTIONS = [
+    "--config-file=",
+    "--cache-dir=build/mypy",
+    "--follow-imports=silent",
+    "--ignore-missing-imports",
+]
 #: setuptools' commands that need the extension modules; metadata and editable installs don't.
 BUILDS = {"bdist_wheel", "build", "build_ext", "install"}
 

@@ -39,6 +39,8 @@ def compare(ours: Program, fsync: str, loads: list[Load], rounds: int) -> list[r
         try:
             for server in servers:
                 server.start()
+            build = servers[0].client(decode_responses=True).info("server")["kvserver_build"]
+            print(f"kvserver's build: {build}", flush=True)
             return [_row(servers, load, rounds) for load in loads]
         finally:
             for server in servers:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from kvserver import __version__, config_file, logs
-from kvserver.config import ConfigError
+from kvserver.config import Config, ConfigError
 from kvserver.edge.app import run
 from kvserver.edge.listeners import ListenError
 from kvserver.state.table import CommandTable
@@ -57,10 +57,17 @@ def _rename_check() -> Callable[[Sequence[str]], None]:
 def _serve(argv: list[str]) -> int:
     try:
         config = config_file.load(argv, sys.stdin.read, {"rename-command": _rename_check()})
-        level, path = config.get_str("loglevel"), config.get_str("logfile")
-        logs.setup(level, path, config.get_str("log-format"), lambda: "M")
+        _set_up_log(config)
         run(config)
     except (ConfigError, EngineError, ListenError, OSError) as error:
         print(f"kvserver: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _set_up_log(config: Config) -> None:
+    level, path = config.get_str("loglevel"), config.get_str("logfile")
+    try:
+        logs.setup(level, path, config.get_str("log-format"), lambda: "M")
+    except OSError as error:
+        raise ConfigError(f"logfile: can't open {path}: {error.strerror}") from None

@@ -29,8 +29,12 @@ LATER_MS = LATER_S * 1000 + 123
 NAMED_MS = (LATER_MS, INT64_MAX)
 
 
+NULLS = (b"$-1", b"*-1", b"_")
+
+
 class Reply(NamedTuple):
-    """One reply, with its type byte, so that RESP2 and RESP3 and every kind of null differ."""
+    """One reply. Its kind is the type byte, for the nulls of RESP2 the whole line, so that every
+    kind of null differs from the others and from values."""
 
     kind: bytes
     data: bytes
@@ -47,7 +51,7 @@ class Reply(NamedTuple):
 
     @property
     def is_null(self) -> bool:
-        return self in (Reply(b"$", b"-1"), Reply(b"*", b"-1"), Reply(b"_", b""))
+        return self.kind in NULLS
 
 
 def parse(data: bytes) -> Reply:
@@ -62,10 +66,12 @@ def _parse_at(data: bytes, start: int) -> tuple[Reply, int]:
     end = data.index(b"\r\n", start)
     kind, rest = data[start : start + 1], data[start + 1 : end]
     end += 2
-    if kind in b"$=!" and rest != b"-1":
+    if kind + rest in NULLS:
+        return Reply(kind + rest, b""), end
+    if kind in b"$=!":
         stop = end + int(rest)
         return Reply(kind, data[end:stop]), stop + 2
-    if kind not in b"*~%>" or rest == b"-1":
+    if kind not in b"*~%>":
         return Reply(kind, rest), end
     items = []
     for _ in range(int(rest) * (2 if kind == b"%" else 1)):

@@ -458,3 +458,10 @@ def test_lolwut_is_verbatim_under_resp3(server: Server) -> None:
 
 def test_no_modules(client: redis.Redis) -> None:
     assert client.module_list() == []
+
+
+def test_role_is_that_of_a_primary_without_replicas(client: redis.Redis) -> None:
+    client.set("key", "value")
+    role, position, replicas = client.execute_command("ROLE")
+    assert (role, replicas) == (b"master", [])
+    assert position == client.info("replication")["master_repl_offset"] > 0

@@ -68,6 +68,11 @@ def test_configuration_from_standard_input_is_read() -> None:
     assert_refused(run_cli("-", stdin="hz maybe\n"), "standard input", "hz")
 
 
+def test_a_log_file_that_cannot_be_opened_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "missing" / "kvserver.log"
+    assert_refused(run_cli("--logfile", str(path)), "logfile", str(path))
+
+
 def test_a_port_in_use_is_refused(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -177,7 +177,7 @@ class Arena:
         """RANDOMKEY gives a key if there is one."""
         self.observer.check((b"SELECT", b"%d" % db))
         ((ours,), (theirs,)) = self.observer.ask((b"RANDOMKEY",))
-        assert ours.is_null == theirs.is_null
+        assert ours.is_null == theirs.is_null, f"kvserver: {ours}, redis: {theirs}"
         if not ours.is_null:
             (found,) = self.observer.check((b"EXISTS", ours.data))
             assert found.number == 1

@@ -86,7 +86,7 @@ class Histogram:
         if not buckets:
             return []
         cumulative = list(accumulate(count for _, count in buckets))
-        ranks = (max(1, percent * cumulative[-1] / 100) for percent in wanted)
+        ranks = [max(1, percent * cumulative[-1] / 100) for percent in wanted]
         last = len(buckets) - 1
         return [buckets[min(bisect_left(cumulative, rank), last)][0] for rank in ranks]
 
