@@ -9,7 +9,8 @@ It must not know any command. Beyond what the manual writes:
 - A type follows in parentheses where `_TYPES` doesn't tell it from the name, and what to show
   after `=` where that isn't the name: `increment(double)`, `addr=ip:port`.
 - A token before `<` belongs to the whole choice or sequence: `AUTH <auth: username password>`.
-- `x [x ...]` repeats; `[name: x y ...]` names the pair it repeats; `[...]` repeats what is before it.
+- `x [x ...]` repeats; `x y [name: x y ...]` repeats and names the pair; `[...]` repeats what is
+  before it.
 
 Invariant: what isn't well-formed raises ValueError, whatever it is.
 
@@ -20,7 +21,6 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Final
@@ -32,16 +32,16 @@ _PURE_TOKEN: Final = "pure-token"
 _DOTS: Final = "..."
 _MARKS: Final = ("[", "]", "<", ">", "|", _DOTS, "")
 _WORD: Final = re.compile(r"[\[\]<>|]|[^\s\[\]<>|]+")
-_LEAF: Final = re.compile(r"([^\[\]<>|=().][^\[\]<>|=()]*)(?:=([^=()]+))?(?:\(([a-z-]+)\))?")
+_LEAF: Final = re.compile(r"([a-z][a-z0-9-]*)(?:=([a-z:]+))?(?:\(([a-z-]+)\))?")
 
 #: The types of arguments by their names; all others are strings.
 _TYPES: Final[dict[str, str]] = {
     name: kind
     for kind, names in {
         KEY: "key key1 key2 newkey source destination",
-        "integer": "client-id count cursor db decrement destination-db end increment index index1 "
-        "index2 maxage milliseconds min-match-len numreplicas offset protover seconds start timeout "
-        "version",
+        "integer": "client-id count cursor db decrement destination-db end increment index "
+        "index1 index2 maxage milliseconds min-match-len numreplicas offset protover seconds start "
+        "timeout version",
         "unix-time": "unix-time-seconds unix-time-milliseconds",
         "pattern": "pattern",
     }.items()
@@ -66,8 +66,12 @@ class Argument:
 
     def flags(self) -> list[str]:
         """As COMMAND DOCS spells them, in its order."""
-        flags = ("optional", "multiple", "multiple_token")
-        return [flag for flag in flags if getattr(self, flag)]
+        flags = {
+            "optional": self.optional,
+            "multiple": self.multiple,
+            "multiple_token": self.multiple_token,
+        }
+        return [name for name, is_set in flags.items() if is_set]
 
 
 @cache
@@ -127,13 +131,12 @@ class _Parser:
             raise ValueError(f"not an argument: {word!r}")
         name, display, kind = match.groups()
         kind = kind or _TYPES.get(name, "string")
-        return Argument(
-            name, kind, display=display or name, key_spec=self._key_spec() if kind == KEY else None
-        )
+        key_spec = self._key_spec() if kind == KEY else None
+        return Argument(name, kind, display=display or name, key_spec=key_spec)
 
-    def _key_spec(self) -> int:
+    def _key_spec(self) -> int | None:
         self._keys += 1
-        return min(self._keys - 1, self._last_spec)
+        return min(self._keys - 1, self._last_spec) if self._last_spec >= 0 else None
 
     def _name(self) -> str:
         """The name at the beginning of a group; empty if it has none."""
@@ -169,21 +172,17 @@ class _Parser:
         return words[:-1]
 
 
-def _group(name: str, choices: Iterable[list[Argument]]) -> Argument:
-    """The choice between sequences; a single argument stays what it is."""
-    members = tuple(_sequence(name, choice) for choice in choices)
-    if len(members) == 1:
-        return members[0]
-    return _named(name, ONEOF, members)
+def _group(name: str, choices: list[list[Argument]]) -> Argument:
+    """The choice between sequences, or the only one; a single argument stays what it is."""
+    if len(choices) > 1:
+        return _named(name, ONEOF, [_group("", [choice]) for choice in choices])
+    (sequence,) = choices
+    if len(sequence) == 1 and not name:
+        return sequence[0]
+    return _named(name, BLOCK, sequence)
 
 
-def _sequence(name: str, arguments: list[Argument]) -> Argument:
-    if len(arguments) == 1:
-        return arguments[0]
-    return _named(name, BLOCK, tuple(arguments))
-
-
-def _named(name: str, kind: str, members: tuple[Argument, ...]) -> Argument:
-    if not (name and members):
-        raise ValueError(f"a {kind} without a name or without arguments")
-    return Argument(name, kind, arguments=members)
+def _named(name: str, kind: str, members: list[Argument]) -> Argument:
+    if not name or len(members) < 2:
+        raise ValueError(f"a {kind} needs a name and two arguments or more")
+    return Argument(name, kind, arguments=tuple(members))

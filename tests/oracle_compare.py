@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import NamedTuple
 
 from kvserver.numbers import INT64_MAX
@@ -252,6 +253,24 @@ def agrees(command: Command, ours: Reply, theirs: Reply) -> bool:
     return any(
         entry.command == name and entry.agree(command, ours, theirs) for entry in (*NEWER, *OURS)
     )
+
+
+#: A keyspace notification: channel and message.
+Event = tuple[bytes, bytes]
+
+
+def in_order(events: Sequence[Event]) -> list[Event]:
+    """The events, those of keys that expired one after the other sorted: a scan deletes them in
+    the order of the table."""
+    ordered: list[Event] = []
+    for expired, run in groupby(events, _is_expiry):
+        ordered.extend(sorted(run) if expired else run)
+    return ordered
+
+
+def _is_expiry(event: Event) -> bool:
+    channel, message = event
+    return message == b"expired" or (b"keyevent" in channel and channel.endswith(b":expired"))
 
 
 class Transcript:

@@ -35,7 +35,7 @@ NETWORK = "asyncio uvloop socket ssl select selectors socketserver"
 LAYERS = [
     layer(
         "pure",
-        "errors numbers glob quoting args codec resp reply request registry "
+        "errors numbers glob quoting args codec resp reply request registry syntax "
         "config directives config_file",
         must_not_know=f"{NETWORK} rocksdict threading subprocess",
     ),

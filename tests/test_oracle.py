@@ -84,16 +84,16 @@ class Events:
     def check(self) -> None:
         """Since the last check both told the same, in the same order."""
         self.observer.check((b"PUBLISH", self.MARK, b""))
-        ours, theirs = map(self._until_mark, self.listener.conns)
+        ours, theirs = (compare.in_order(self._until_mark(conn)) for conn in self.listener.conns)
         assert ours == theirs, f"kvserver: {ours}\n   redis: {theirs}"
 
-    def _until_mark(self, conn: Conn) -> list[tuple[bytes, ...]]:
+    def _until_mark(self, conn: Conn) -> list[compare.Event]:
         told = []
         while True:
-            _, *message = compare.parse(conn.reply()).items
-            if message[0].data == self.MARK:
+            *_, channel, message = compare.parse(conn.reply()).items
+            if channel.data == self.MARK:
                 return told
-            told.append(tuple(part.data for part in message[1:]))
+            told.append((channel.data, message.data))
 
 
 class Arena:

@@ -34,7 +34,7 @@ DIFFERENCES: Final[dict[str, str]] = {
     "doesn't need it to survive.",
     "client|list": "Figures of buffers that kvserver doesn't have (`qbuf-free`, `rbs`, `rbp`, "
     "`obl`) are 0.",
-    "command|docs": "Without `arguments`.",
+    "command|docs": "Arguments without `since` and `deprecated_since`.",
     "command|getkeys": "Knows kvserver's commands only.",
     "config|get": "kvserver's own directives are there too, those of Redis that mean nothing here "
     "are not: conf/kvserver.conf has them all.",

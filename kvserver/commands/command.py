@@ -1,6 +1,6 @@
 """COMMAND: what commands there are and how they are called, told from the registry.
 
-COMMAND DOCS leaves `arguments` out: clients hint a command's name and summary without them.
+In COMMAND DOCS, arguments lack `since` and `deprecated_since`; clients don't need them for hints.
 Source: Redis 7.4's server.c, commandCommand and what follows it.
 """
 
@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from kvserver import errors, glob
+from kvserver import errors, glob, syntax
 from kvserver.commands.help import help_reply
+from kvserver.commands.syntaxes import SYNTAX
 from kvserver.errors import RedisError
 from kvserver.registry import (
     FLAG_NAMES,
@@ -145,8 +146,26 @@ def _docs(spec: Spec) -> dict[str, Any]:
         docs["replaced_by"] = replaced_by
     if spec.history:
         docs["history"] = Members(list(change) for change in spec.history)
+    if spec.name in SYNTAX:
+        arguments = syntax.parse(SYNTAX[spec.name], len(spec.key_specs))
+        docs["arguments"] = [_argument(argument) for argument in arguments]
     if spec.subcommands:
         docs["subcommands"] = {sub.name: _docs(sub) for sub in spec.subcommands.values()}
+    return docs
+
+
+def _argument(argument: syntax.Argument) -> dict[str, Any]:
+    docs: dict[str, Any] = {"name": argument.name, "type": argument.type}
+    if argument.display:
+        docs["display_text"] = argument.display
+    if argument.key_spec is not None:
+        docs["key_spec_index"] = argument.key_spec
+    if argument.token:
+        docs["token"] = argument.token
+    if flags := argument.flags():
+        docs["flags"] = Members(_status(flag) for flag in flags)
+    if argument.arguments:
+        docs["arguments"] = [_argument(member) for member in argument.arguments]
     return docs
 
 
