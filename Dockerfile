@@ -24,6 +24,7 @@ COPY LICENSE README.md pyproject.toml setup.py ./
 COPY kvserver ./kvserver
 RUN python3 -m venv /opt/kvserver \
     && /opt/kvserver/bin/python -m pip install --no-cache-dir . \
+    && /opt/kvserver/bin/python -P -c 'import kvserver; assert kvserver.COMPILED' \
     && /opt/kvserver/bin/python -m pip uninstall -y pip setuptools
 
 FROM ${BASE}

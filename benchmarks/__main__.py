@@ -40,7 +40,7 @@ def compare(ours: Program, fsync: str, loads: list[Load], rounds: int) -> list[r
             for server in servers:
                 server.start()
             build = servers[0].client(decode_responses=True).info("server")["kvserver_build"]
-            print(f"kvserver's build: {build}", flush=True)
+            print(f"appendfsync {fsync}, kvserver {build}\n{report.HEADER}", flush=True)
             return [_row(servers, load, rounds) for load in loads]
         finally:
             for server in servers:
@@ -69,10 +69,8 @@ def main() -> None:
     always = [Load("set", 1, 60_000), Load("set", 16, 200_000)]
     sections = []
     for fsync, chosen in (("everysec", loads), ("always", always)):
-        title = f"appendfsync {fsync}"
-        print(f"{title}\n{report.HEADER}", flush=True)
         rows = compare(ours, fsync, chosen, options.rounds)
-        sections.append(report.section(f"`{title}` on both", rows))
+        sections.append(report.section(f"`appendfsync {fsync}` on both", rows))
     if options.write:
         report.write(DOCUMENT, sections)
 

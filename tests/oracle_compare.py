@@ -189,18 +189,7 @@ def _encodings(_command: Command, ours: Reply, theirs: Reply) -> bool:
     }
 
 
-def _strict_cursor(command: Command, ours: Reply, _theirs: Reply) -> bool:
-    empty_or_negative = command[1] == b"" or command[1].startswith(b"-")
-    return empty_or_negative and ours.data == b"ERR invalid cursor"
-
-
 NEWER: tuple[Difference, ...] = (
-    Difference(
-        b"scan",
-        "7.4 reads cursors with string2ull: neither empty nor negative ones",
-        ((b"SCAN", b""),),
-        _strict_cursor,
-    ),
     Difference(
         b"info",
         "7.4 adds subexpiry; avg_ttl is an estimate, which Redis makes in active expiry",
@@ -264,7 +253,8 @@ def in_order(events: Sequence[Event]) -> list[Event]:
     the order of the table."""
     ordered: list[Event] = []
     for expired, run in groupby(events, _is_expiry):
-        ordered.extend(sorted(run) if expired else run)
+        batch = list(run)
+        ordered.extend(sorted(batch) if expired else batch)
     return ordered
 
 

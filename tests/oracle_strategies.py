@@ -235,10 +235,11 @@ scan_options = options(
     option("COUNT", pick(1, 2, 3, 1000)),
     option("TYPE", pick("string", "STRING", "hash")),
 )
-#: In one step, so that it meets all the expired keys there are, which it deletes.
+#: In one step, so that it meets all the expired keys there are, which it deletes; and with no
+#: cursor that Redis 7.0 takes and 7.4 doesn't, such as an empty or negative one.
 scans = command(
     "SCAN",
-    pick(0, 0, 0, 0, "abc", "", -1, 1 << 64),
+    pick(0, 0, 0, "abc", 1 << 64),
     option("COUNT", pick(1000, 1000, 100_000, 0, -1, "abc", INT64_MAX + 1)),
     options(option("MATCH", patterns), option("NX")),
 )
@@ -300,8 +301,8 @@ junk = pick("", "abc", -1, 0, "NX", "GET", "KEEPTTL", "EX", "DB", "*", INT64_MAX
 
 @st.composite
 def spoiled(draw: st.DrawFn) -> Command:
-    """A command with an argument too many, too few or replaced."""
-    args = list(draw(sound))
+    """A command with an argument too many, too few or replaced. Not SCAN, which see."""
+    args = list(draw(sound.filter(lambda command: command[0].upper() != b"SCAN")))
     at = draw(st.integers(1, len(args)))
     if draw(st.booleans()):
         del args[at : at + 1]
