@@ -35,32 +35,6 @@ def parse_int_in(text: bytes, low: int, high: int, message: str | None = None) -
     raise errors.not_integer() if value is None else errors.not_in_range(low, high)
 
 
-def parse_positive(text: bytes, message: str | None = None) -> int:
-    """Zero or more (getPositiveLongFromObjectOrReply)."""
-    value = numbers.parse_int64(text)
-    if value is None or value < 0:
-        raise errors.not_positive() if message is None else errors.error(message)
-    return value
-
-
-def parse_float(text: bytes, message: str | None = None) -> float:
-    """A double as strtod reads it: decimal, hexadecimal or infinity, but no NaN, no spaces and
-    nothing out of range (getDoubleFromObjectOrReply)."""
-    value = numbers.parse_double(text)
-    if value is None:
-        raise errors.not_float() if message is None else errors.error(message)
-    return value
-
-
-def parse_timeout(text: bytes, now_ms: int) -> int:
-    """A blocking command's time-out, seconds with a fraction, in milliseconds rounded up; 0 means
-    for ever (getTimeoutFromObjectOrReply). Refused when the deadline doesn't fit 64 bits."""
-    seconds = numbers.parse_long_double(text)
-    if seconds is None:
-        raise errors.timeout_not_float()
-    return _checked_timeout(numbers.seconds_to_ms(seconds), now_ms)
-
-
 def parse_timeout_ms(text: bytes, now_ms: int) -> int:
     """The same for commands that count in whole milliseconds."""
     timeout = numbers.parse_int64(text)

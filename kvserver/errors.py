@@ -62,14 +62,6 @@ def not_in_range(low: int, high: int) -> RedisError:
     return RedisError(f"ERR value is out of range, value must between {low} and {high}")
 
 
-def not_positive() -> RedisError:
-    return RedisError("ERR value is out of range, must be positive")
-
-
-def value_out_of_range() -> RedisError:
-    return RedisError("ERR value is out of range")
-
-
 def invalid_expire(command: str) -> RedisError:
     """``command`` is the full name in lower case."""
     return RedisError(f"ERR invalid expire time in '{command}' command")
@@ -77,10 +69,6 @@ def invalid_expire(command: str) -> RedisError:
 
 def unsupported_option(option: bytes) -> RedisError:
     return RedisError(f"ERR Unsupported option {_echo(option, len(option))}")
-
-
-def timeout_not_float() -> RedisError:
-    return RedisError("ERR timeout is not a float or out of range")
 
 
 def timeout_not_integer() -> RedisError:
@@ -110,10 +98,6 @@ def no_such_key() -> RedisError:
     return RedisError("ERR no such key")
 
 
-def index_out_of_range() -> RedisError:
-    return RedisError("ERR index out of range")
-
-
 def offset_out_of_range() -> RedisError:
     return RedisError("ERR offset is out of range")
 
@@ -132,10 +116,6 @@ def decrement_overflow() -> RedisError:
 
 def nan_or_infinity() -> RedisError:
     return RedisError("ERR increment would produce NaN or Infinity")
-
-
-def busy_key() -> RedisError:
-    return RedisError("BUSYKEY Target key name already exists.")
 
 
 def same_object() -> RedisError:
@@ -208,10 +188,6 @@ def no_password() -> RedisError:
     )
 
 
-def no_permission(reason: str) -> RedisError:
-    return RedisError("NOPERM " + reason)
-
-
 def protected_command(name: str, directive: str) -> RedisError:
     """``name`` in capitals."""
     return RedisError(
@@ -257,18 +233,6 @@ def replica_keyspace() -> RedisError:
 def misconf(reason: str) -> RedisError:
     """Writing fails: ``reason`` is the operating system's or RocksDB's message."""
     return RedisError("MISCONF Errors writing to the AOF file: " + reason)
-
-
-def no_replicas() -> RedisError:
-    return RedisError("NOREPLICAS Not enough good replicas to write.")
-
-
-def not_busy() -> RedisError:
-    return RedisError("NOTBUSY No scripts in execution right now.")
-
-
-def no_script() -> RedisError:
-    return RedisError("NOSCRIPT No matching script. Please use EVAL.")
 
 
 # Clients and their connections

@@ -238,14 +238,3 @@ def format_human(value: LongDouble) -> bytes:
     if value.mantissa < 0 and text != "0":
         text = "-" + text
     return text.encode("ascii")
-
-
-def seconds_to_ms(value: LongDouble) -> int:
-    """``ceill(value * 1000)``; beyond 64 bits, an infinity too, any integer beyond 64 bits."""
-    if value.exponent >= _MANTISSA_BITS:
-        return value.mantissa << _MANTISSA_BITS
-    denominator = 1 << max(-value.exponent, 0)
-    product = LongDouble.rounded(value.mantissa * 1000 << max(value.exponent, 0), denominator)
-    if product.exponent >= 0:
-        return product.mantissa << product.exponent
-    return -(-product.mantissa >> -product.exponent)  # a right shift rounds down

@@ -83,9 +83,13 @@ class Events:
 
     def check(self) -> None:
         """Since the last check both told the same, in the same order."""
-        self.observer.check((b"PUBLISH", self.MARK, b""))
-        ours, theirs = (compare.in_order(self._until_mark(conn)) for conn in self.listener.conns)
+        ours, theirs = self.hear()
         assert ours == theirs, f"kvserver: {ours}\n   redis: {theirs}"
+
+    def hear(self) -> list[list[compare.Event]]:
+        """What each told since the last time."""
+        self.observer.check((b"PUBLISH", self.MARK, b""))
+        return [compare.in_order(self._until_mark(conn)) for conn in self.listener.conns]
 
     def _until_mark(self, conn: Conn) -> list[compare.Event]:
         told = []
@@ -137,6 +141,7 @@ class Arena:
         if max(self._clocks()) >= due:
             # A server was so slow that PEXPIREAT may have deleted the keys: in the other, too.
             self.observer.ask((b"DEL", *names))
+            self.events.hear()
         else:
             assert ours == theirs, batch
         wait_until(lambda: min(self._clocks()) > due)
