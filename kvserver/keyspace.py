@@ -281,7 +281,7 @@ class Reader:
 
     def look(self, key: bytes) -> tuple[bytes | None, float]:
         """(row, seconds since it was used as far as the cache knows), without using it: for
-        OBJECT. Counts nothing, tells nobody of a miss (object.c, objectCommandLookup)."""
+        OBJECT. Counts nothing, and tells nobody of a miss."""
         row_key = self.row_key(key)
         idle = self.rows.cached_for(row_key)
         row = self.rows.get_uncached(row_key)

@@ -36,6 +36,17 @@ container(
 )
 
 
+def _look(ctx: ReadContext, name: bytes) -> tuple[bytes | None, float]:
+    """(row, seconds since it was used): counted as a look-up, but nobody is told of a miss
+    (objectCommandLookup)."""
+    row, idle = ctx.db.look(name)
+    if row is None:
+        ctx.db.misses += 1
+    else:
+        ctx.db.hits += 1
+    return row, idle
+
+
 @command(
     "object|encoding",
     3,
@@ -48,7 +59,7 @@ container(
     tips=_TIPS,
 )
 def object_encoding(ctx: ReadContext, name: bytes) -> bytes | None:
-    row, _ = ctx.db.look(name)
+    row, _ = _look(ctx, name)
     return None if row is None else encoding(row)
 
 
@@ -71,7 +82,7 @@ def encoding(row: bytes) -> bytes:
     tips=_TIPS,
 )
 def object_refcount(ctx: ReadContext, name: bytes) -> int | None:
-    row, _ = ctx.db.look(name)
+    row, _ = _look(ctx, name)
     return None if row is None else references(row)
 
 
@@ -101,7 +112,7 @@ def _integer(row: bytes) -> int | None:
     tips=_TIPS,
 )
 def object_idletime(ctx: ReadContext, name: bytes) -> int | None:
-    row, idle = ctx.db.look(name)
+    row, idle = _look(ctx, name)
     return None if row is None else int(idle)
 
 
@@ -117,7 +128,7 @@ def object_idletime(ctx: ReadContext, name: bytes) -> int | None:
     tips=_TIPS,
 )
 def object_freq(ctx: ReadContext, name: bytes) -> None:
-    if ctx.db.look(name)[0] is not None:
+    if _look(ctx, name)[0] is not None:
         raise errors.error(
             "An LFU maxmemory policy is not selected, access frequency not tracked. Please note "
             "that when switching between policies at runtime LRU and LFU data will take some time "
