@@ -36,6 +36,14 @@ class Send:
 
 
 @dataclass(frozen=True)
+class Burst:
+    """Commands that reach the servers at the same time, on new connections, each in a database of
+    its own: 0, 1, 2."""
+
+    batches: tuple[tuple[Command, ...], ...]
+
+
+@dataclass(frozen=True)
 class Leave:
     """A connection ends, whatever it is in the middle of."""
 
@@ -72,7 +80,7 @@ class Restart:
     kill: bool
 
 
-Step = Send | Leave | Lapse | Scan | RandomKey | Restart
+Step = Send | Burst | Leave | Lapse | Scan | RandomKey | Restart
 
 
 # -- arguments ---------------------------------------------------------------------------------
@@ -247,13 +255,20 @@ generic: Choices = [
     (4, command("DEL UNLINK EXISTS TOUCH", several_keys)),
     (2, command("TYPE", keys)),
     (4, command("RENAME RENAMENX", keys, keys)),
-    (3, command("COPY", keys, keys, options(option("REPLACE"), option("DB", databases)))),
-    (3, command("MOVE", keys, databases)),
+    (1, command("COPY", keys, keys, options(option("REPLACE")))),
     (1, command("DBSIZE")),
     (1, command("KEYS", patterns)),
     (1, scans),
     (2, command("OBJECT|ENCODING OBJECT|REFCOUNT OBJECT|IDLETIME OBJECT|FREQ", keys)),
     (1, command("WAIT", pick(0, -1, "abc"), pick(0, 1, -1, "abc"))),
+]
+across: Choices = [
+    (2, command("COPY", keys, keys, option("DB", databases), options(option("REPLACE")))),
+    (2, command("MOVE", keys, databases)),
+    (4, command("SELECT", databases)),
+    (2, command("SWAPDB", databases, databases)),
+    (1, command("FLUSHALL", options(option("ASYNC SYNC NOW"), most=1))),
+    (1, command("RESET")),
 ]
 conditions = options(option("NX XX GT LT"))
 expiry: Choices = [
@@ -271,12 +286,6 @@ talk: Choices = [
     (1, command("CLIENT|SETNAME", pick("me", "", "a b", "a\n"))),
     (1, command("CLIENT|GETNAME CLIENT|ID TIME NOSUCH OBJECT|NOSUCH")),
 ]
-moves: Choices = [
-    (4, command("SELECT", databases)),
-    (2, command("SWAPDB", databases, databases)),
-    (1, command("FLUSHDB FLUSHALL", options(option("ASYNC SYNC NOW"), most=1))),
-    (1, command("RESET")),
-]
 transactions: Choices = [
     (2, command("MULTI")),
     (3, command("EXEC")),
@@ -284,15 +293,16 @@ transactions: Choices = [
     (1, command("UNWATCH")),
     (3, command("WATCH", several_keys)),
 ]
-mixture = [
+#: What concerns the selected database only.
+local = [
     *share(9, strings),
     *share(4, counters),
-    *share(8, generic),
+    *share(7, generic),
     *share(6, expiry),
-    *share(1, talk),
-    *share(2, moves),
     *share(2, transactions),
+    (0.2, command("FLUSHDB", options(option("ASYNC SYNC NOW"), most=1))),
 ]
+mixture = [*local, *share(1, talk), *share(3, across)]
 sound = weighted(*mixture)
 
 #: What is put in a place where it may not belong.
@@ -335,10 +345,14 @@ def transaction(draw: st.DrawFn) -> list[Step]:
 
 
 batches = st.lists(commands, min_size=1, max_size=8).map(tuple)
+bursts = st.lists(st.lists(weighted(*local), max_size=8).map(tuple), min_size=2, max_size=3).map(
+    tuple
+)
 #: The first is what hypothesis makes of all that doesn't matter, on the way to leaving it out.
 singles: list[Choice[Step]] = [
     (1, st.builds(Leave, connections)),
     (20, st.builds(Send, connections, batches, st.booleans())),
+    (2, st.builds(Burst, bursts)),
     (2, st.builds(Lapse, reached, distinct_keys)),
     (2, st.builds(Scan, reached, scan_options)),
     (1, st.builds(RandomKey, reached)),

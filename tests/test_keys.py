@@ -409,3 +409,15 @@ def test_a_value_that_is_not_in_use_grows_idle(tmp_path: Path) -> None:
         assert client.ask(b"OBJECT", b"IDLETIME", b"k") == b":100\r\n"
         client.ask(b"TOUCH", b"k")
         assert client.ask(b"OBJECT", b"IDLETIME", b"k") == b":0\r\n"
+
+
+def test_object_looks_a_key_up(tmp_path: Path) -> None:
+    with Core(tmp_path / "db") as core:
+        client = core.client()
+        client.ask(b"SET", b"k", b"v", b"PXAT", b"1")
+        assert client.ask(b"DBSIZE") == b":1\r\n"
+        assert client.ask(b"OBJECT", b"ENCODING", b"k") == b"$-1\r\n"
+        assert client.ask(b"DBSIZE") == b":0\r\n"
+        client.ask(b"SET", b"k", b"v")
+        assert client.ask(b"OBJECT", b"FREQ", b"k").startswith(b"-ERR")
+        assert core.keyspace.hits_and_misses() == (1, 1)

@@ -1,303 +1,146 @@
 """kvserver beside redis-server: the same generated commands, and equal replies.
 
-A program's steps are played on some connections to each server, which are sent the same bytes in
-the same order. After every program the databases hold the same. What may differ stands in
-oracle_compare.py; the programs come from oracle_strategies.py. A failure prints the shortest
-program that hypothesis finds; `play` it to see it again.
-
-In both servers active expiry is off, so that a key past its time is there until somebody looks.
-Programs are lists, and no RuleBasedStateMachine: hypothesis makes lists shorter, and sooner.
+The programs come from oracle_strategies.py, oracle_arena.py plays them, and what may differ stands
+in oracle_compare.py. A failure prints the shortest program that hypothesis finds: `play` it to
+see it again. Programs are lists, and no RuleBasedStateMachine: hypothesis makes lists shorter, and
+sooner.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
-from types import TracebackType
+from collections.abc import Callable
 
 import oracle_compare as compare
 import pytest
-from harness import REDIS, Conn, Server, encode_command, wait_until
+from harness import REDIS, Server
 from hypothesis import HealthCheck, Phase, given, settings
-from oracle_compare import Command, Reply
-from oracle_strategies import REACHED, Lapse, Leave, RandomKey, Restart, Scan, Send, Step, programs
-
-#: How long before a key's time the servers are told it.
-LAPSE_MS = 10
+from oracle_arena import Arena, play
+from oracle_compare import DIFFERENCES, LATER_MS, LATER_S, Command, Difference, Reply, Transcript
+from oracle_strategies import Step, programs
 
 FreshServer = Callable[..., Server]
-Encode = Callable[[Command], bytes]
 
-
-def as_array(command: Command) -> bytes:
-    """A command as clients send it."""
-    return encode_command(*command)
-
-
-def as_line(command: Command) -> bytes:
-    """A command as a line of quoted words."""
-    words = [b'"' + b"".join(b"\\x%02x" % byte for byte in word) + b'"' for word in command]
-    return b" ".join(words) + b"\r\n"
-
-
-class Link:
-    """A connection to each server: what is sent to one is sent to the other."""
-
-    def __init__(self, servers: Sequence[Server]) -> None:
-        self.conns: list[Conn] = [server.conn() for server in servers]
-        self.transcript = compare.Transcript()
-
-    def close(self) -> None:
-        for conn in self.conns:
-            conn.close()
-
-    def ask(self, *batch: Command, encode: Encode = as_array) -> list[list[Reply]]:
-        """The replies to commands that are sent at once: ours, and theirs."""
-        request = b"".join(map(encode, batch))
-        for conn in self.conns:
-            conn.send(request)
-        return [[compare.parse(conn.reply()) for _ in batch] for conn in self.conns]
-
-    def check(self, *batch: Command, encode: Encode = as_array) -> list[Reply]:
-        """Our replies to commands that are sent at once, with which theirs must agree."""
-        ours, theirs = self.ask(*batch, encode=encode)
-        for command, our, their in zip(batch, ours, theirs, strict=True):
-            assert self.transcript.agrees(command, our, their), (
-                f"{command}\n    kvserver: {our}\n       redis: {their}"
-            )
-        return ours
-
-
-class Events:
-    """What both servers tell of changes to keys: keyspace notifications, all of them."""
-
-    MARK = b"oracle-mark"
-    CONFIG = (b"CONFIG", b"SET", b"notify-keyspace-events", b"KEAmn")
-
-    def __init__(self, observer: Link, listener: Link) -> None:
-        observer.check(self.CONFIG)
-        self.observer = observer
-        self.listener = listener
-        listener.check((b"SUBSCRIBE", self.MARK))
-        listener.check((b"PSUBSCRIBE", b"__key*__:*"))
-
-    def check(self) -> None:
-        """Since the last check both told the same, in the same order."""
-        ours, theirs = self.hear()
-        assert ours == theirs, f"kvserver: {ours}\n   redis: {theirs}"
-
-    def hear(self) -> list[list[compare.Event]]:
-        """What each told since the last time."""
-        self.observer.check((b"PUBLISH", self.MARK, b""))
-        return [compare.in_order(self._until_mark(conn)) for conn in self.listener.conns]
-
-    def _until_mark(self, conn: Conn) -> list[compare.Event]:
-        told = []
-        while True:
-            *_, channel, message = compare.parse(conn.reply()).items
-            if channel.data == self.MARK:
-                return told
-            told.append((channel.data, message.data))
-
-
-class Arena:
-    """Both servers, and what is done to them beside the programs' own connections."""
-
-    def __init__(self, ours: Server, theirs: Server, protocol: int) -> None:
-        self.ours = ours
-        self.servers = (ours, theirs)
-        self.protocol = protocol
-        self.programs = self.commands = self.restarts = 0
-        self._observe()
-
-    def connect(self) -> Link:
-        """A connection to each server that speaks this arena's protocol."""
-        link = Link(self.servers)
-        if self.protocol == 3:
-            link.check((b"HELLO", b"3"))
-        return link
-
-    def _observe(self) -> None:
-        self.observer = self.connect()
-        self.observer.check((b"DEBUG", b"SET-ACTIVE-EXPIRE", b"0"))
-        self.events = Events(self.observer, self.connect())
-
-    def restart(self, *, kill: bool) -> None:
-        """Stop kvserver, orderly or not, and start it again; every connection is gone."""
-        self.restarts += 1
-        for server in self.servers:
-            server.close_clients()
-        if kill:
-            self.ours.kill9()
-        self.ours.restart()
-        self._observe()
-
-    def lapse(self, db: int, names: Sequence[bytes]) -> None:
-        """Let the time of these keys come, in both servers, while nobody looks."""
-        due = int(time.time() * 1000) + LAPSE_MS
-        batch = [(b"PEXPIREAT", name, b"%d" % due) for name in names]
-        self.observer.check((b"SELECT", b"%d" % db))
-        ours, theirs = self.observer.ask(*batch)
-        if max(self._clocks()) >= due:
-            # A server was so slow that PEXPIREAT may have deleted the keys: in the other, too.
-            self.observer.ask((b"DEL", *names))
-            self.events.hear()
-        else:
-            assert ours == theirs, batch
-        wait_until(lambda: min(self._clocks()) > due)
-
-    def _clocks(self) -> list[int]:
-        """Unix ms in each server."""
-        clocks = []
-        for (reply,) in self.observer.ask((b"TIME",)):
-            seconds, microseconds = (int(item.data) for item in reply.items)
-            clocks.append(seconds * 1000 + microseconds // 1000)
-        return clocks
-
-    def look_at(self, names: Sequence[bytes]) -> None:
-        """Look these keys up everywhere, so that those past their time are deleted."""
-        for db in REACHED:
-            self.observer.check((b"SELECT", b"%d" % db), (b"EXISTS", *names))
-
-    def check_data(self) -> None:
-        """The databases hold the same, and each of ours is of one mind about its keys."""
-        for db in REACHED:
-            self.observer.check((b"SELECT", b"%d" % db))
-            size, listed = self.observer.check((b"DBSIZE",), (b"KEYS", b"*"))
-            names = sorted(item.data for item in listed.items)
-            ours, _ = scanned = [whole_scan(conn, ()) for conn in self.observer.conns]
-            assert ours == names, f"SCAN gives other keys than KEYS in database {db}: {scanned}"
-            assert size.number == len(names)
-            for name in names:
-                self.observer.check((b"TYPE", name), (b"GET", name), (b"PEXPIRETIME", name))
-        self.observer.check((b"INFO", b"keyspace"))
-
-    def check_scan(self, db: int, options: Command) -> None:
-        """Whole scans with the same options find the same."""
-        self.observer.check((b"SELECT", b"%d" % db))
-        ours, theirs = (whole_scan(conn, options) for conn in self.observer.conns)
-        assert ours == theirs, f"SCAN in database {db} with {options}"
-
-    def check_random_key(self, db: int) -> None:
-        """RANDOMKEY gives a key if there is one."""
-        self.observer.check((b"SELECT", b"%d" % db))
-        ((ours,), (theirs,)) = self.observer.ask((b"RANDOMKEY",))
-        assert ours.is_null == theirs.is_null, f"kvserver: {ours}, redis: {theirs}"
-        if not ours.is_null:
-            (found,) = self.observer.check((b"EXISTS", ours.data))
-            assert found.number == 1
-
-
-def whole_scan(conn: Conn, options: Command) -> list[bytes]:
-    """The keys that SCAN gives, in order."""
-    found: set[bytes] = set()
-    cursor = b"0"
-    while True:
-        at, page = compare.parse(conn.ask("SCAN", cursor, *options)).items
-        found.update(item.data for item in page.items)
-        cursor = at.data
-        if cursor == b"0":
-            return sorted(found)
-
-
-class Player:
-    """Plays a program on connections of its own, and compares every reply."""
-
-    def __init__(self, arena: Arena) -> None:
-        self.arena = arena
-        self.links: dict[int, Link] = {}
-        #: Whatever may have become the name of a key.
-        self.seen: set[bytes] = {b"k"}
-
-    def __enter__(self) -> Player:
-        self.arena.programs += 1
-        self.arena.observer.check((b"FLUSHALL",))
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._disconnect()
-
-    def _disconnect(self) -> None:
-        while self.links:
-            self.links.popitem()[1].close()
-
-    def step(self, step: Step) -> None:
-        """One step, whatever it is."""
-        match step:
-            case Send():
-                self._send(step)
-            case Leave(number) if number in self.links:
-                self.links.pop(number).close()
-            case Lapse(db, names):
-                self.arena.lapse(db, names)
-            case Scan(db, options):
-                if b"TYPE" in map(bytes.upper, options):
-                    # Redis 7.0 looks the keys up for that, and tells of misses.
-                    self._look_at_seen()
-                self.arena.check_scan(db, options)
-            case RandomKey(db):
-                self._look_at_seen()
-                self.arena.check_random_key(db)
-            case Restart(kill):
-                self._disconnect()
-                self.arena.restart(kill=kill)
-                # For a moment active expiry was on.
-                self._look_at_seen()
-
-    def _look_at_seen(self) -> None:
-        self.arena.look_at(sorted(self.seen))
-
-    def _send(self, step: Send) -> None:
-        if step.connection not in self.links:
-            self.links[step.connection] = self.arena.connect()
-        for command in step.commands:
-            self.seen.update(command)
-        self.arena.commands += len(step.commands)
-        encode = as_line if step.as_lines else as_array
-        self.links[step.connection].check(*step.commands, encode=encode)
-
-    def end(self) -> None:
-        """What is left must be the same."""
-        self._look_at_seen()
-        self.arena.check_data()
-
-
-def play(arena: Arena, program: Sequence[Step]) -> None:
-    """Play a program on the empty servers. AssertionError where they differ."""
-    with Player(arena) as player:
-        for step in program:
-            player.step(step)
-            arena.events.check()
-        player.end()
-
-
-@pytest.fixture(params=[2, 3], ids=["resp2", "resp3"])
-def arena(request: pytest.FixtureRequest, fresh_server: FreshServer) -> Arena:
-    ours = fresh_server(enable_debug_command=True)
-    return Arena(ours, fresh_server(program=REDIS), request.param)
+QUICK = 120
+LONG = 2000
+#: Every write to disk at once, every read from there, and memtables that fill.
+ON_DISK = {"appendfsync": "always", "row_cache_size": 0, "rocksdb.write_buffer_size": 1}
 
 
 def profile(examples: int, *, derandomize: bool) -> settings:
     return settings(
         max_examples=examples,
         derandomize=derandomize,
+        print_blob=True,
         database=None,
         deadline=None,
         # Without `explain`: it plays a failing program hundreds of times more.
         phases=[Phase.generate, Phase.shrink],
-        suppress_health_check=list(HealthCheck),
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )
 
 
+@pytest.fixture(params=[2, 3], ids=["resp2", "resp3"])
+def protocol(request: pytest.FixtureRequest) -> int:
+    version: int = request.param
+    return version
+
+
+@pytest.fixture
+def arena(protocol: int, fresh_server: FreshServer) -> Arena:
+    return Arena(*servers(fresh_server), protocol)
+
+
+def servers(fresh_server: FreshServer, **directives: str | int) -> tuple[Server, Server]:
+    """kvserver and redis-server."""
+    ours = fresh_server(enable_debug_command=True, **directives)
+    return ours, fresh_server(program=REDIS)
+
+
 def test_replies_are_equal(arena: Arena) -> None:
-    @profile(150, derandomize=True)
+    @profile(QUICK, derandomize=True)
     @given(programs(restarts=False))
     def test(program: list[Step]) -> None:
         play(arena, program)
 
     test()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("directives", [{}, ON_DISK], ids=["defaults", "on disk"])
+def test_replies_are_equal_at_length(
+    protocol: int, fresh_server: FreshServer, directives: dict[str, str | int]
+) -> None:
+    arena = Arena(*servers(fresh_server, **directives), protocol)
+
+    @profile(LONG, derandomize=False)
+    @given(programs(restarts=True))
+    def test(program: list[Step]) -> None:
+        play(arena, program)
+
+    try:
+        test()
+    finally:
+        print(f"{arena.programs} programs, {arena.commands} commands, {arena.restarts} restarts")
+
+
+@pytest.mark.parametrize("difference", DIFFERENCES, ids=lambda difference: difference.reason[:40])
+def test_every_known_difference_is_there(arena: Arena, difference: Difference) -> None:
+    *prepared, command = difference.example
+    link = arena.connect()
+    link.check(*prepared)
+    ((ours,), (theirs,)) = link.ask(command)
+    assert ours != theirs
+    assert compare.agrees(command, ours, theirs)
+
+
+# -- that the comparison notices -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("command", "ours", "theirs", "agree"),
+    [
+        ("GET k", b"$2\r\n-1\r\n", b"$2\r\n-1\r\n", True),
+        ("GET k", b"$2\r\n-1\r\n", b"$-1\r\n", False),
+        ("GET k", b"_\r\n", b"$-1\r\n", False),
+        ("GET k", b"$-1\r\n", b"*-1\r\n", False),
+        ("GET k", b"$2\r\nOK\r\n", b"+OK\r\n", False),
+        ("GET k", b"-ERR a\r\n", b"-ERR b\r\n", False),
+        ("KEYS *", b"*2\r\n+a\r\n+b\r\n", b"*2\r\n+b\r\n+a\r\n", True),
+        ("KEYS *", b"*1\r\n+a\r\n", b"*2\r\n+a\r\n+a\r\n", False),
+        ("MGET a b", b"*2\r\n+a\r\n+b\r\n", b"*2\r\n+b\r\n+a\r\n", False),
+        ("ttl k", b":1000\r\n", b":1002\r\n", True),
+        ("TTL k", b":1000\r\n", b":2000\r\n", False),
+        ("TTL k", b":-1\r\n", b":1\r\n", False),
+        ("TTL k", b":-1\r\n", b":-2\r\n", False),
+        ("TTL k", b":1\r\n", b"-ERR\r\n", False),
+        ("PEXPIRETIME k", b":1700000000000\r\n", b":1700000000400\r\n", True),
+        ("PEXPIRETIME k", b":%d\r\n" % LATER_MS, b":%d\r\n" % (LATER_MS + 1), False),
+        ("EXPIRETIME k", b":%d\r\n" % LATER_S, b":%d\r\n" % (LATER_S + 1), False),
+        ("CLIENT ID", b":1\r\n", b":2\r\n", True),
+        ("CLIENT ID", b":1\r\n", b"+1\r\n", False),
+    ],
+)
+def test_agreement(command: str, ours: bytes, theirs: bytes, agree: bool) -> None:
+    replies = compare.parse(ours), compare.parse(theirs)
+    assert Transcript().agrees(words(command), *replies) is agree
+
+
+def words(line: str) -> Command:
+    return tuple(word.encode() for word in line.split())
+
+
+@pytest.mark.parametrize(("ours", "agree"), [(b"1001", True), (b"2001", False)])
+def test_agreement_inside_a_transaction(ours: bytes, agree: bool) -> None:
+    ok, queued = Reply(b"+", b"OK"), Reply(b"+", b"QUEUED")
+    transcript = Transcript()
+    assert transcript.agrees(words("MULTI"), ok, ok)
+    assert transcript.agrees(words("GET k"), queued, queued)
+    assert transcript.agrees(words("TTL k"), queued, queued)
+    replies = [compare.parse(b"*2\r\n$1\r\nv\r\n:%b\r\n" % seconds) for seconds in (ours, b"1000")]
+    assert transcript.agrees(words("EXEC"), *replies) is agree
+
+
+def test_agreement_of_notifications() -> None:
+    expired = [(b"__keyspace@0__:%b" % key, b"expired") for key in (b"b", b"a")]
+    changed = [(b"__keyspace@0__:%b" % key, b"set") for key in (b"b", b"a")]
+    assert compare.in_order(expired + changed) == expired[::-1] + changed
