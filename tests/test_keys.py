@@ -420,4 +420,4 @@ def test_object_looks_a_key_up(tmp_path: Path) -> None:
         assert client.ask(b"DBSIZE") == b":0\r\n"
         client.ask(b"SET", b"k", b"v")
         assert client.ask(b"OBJECT", b"FREQ", b"k").startswith(b"-ERR")
-        assert core.keyspace.hits_and_misses() == (1, 1)
+        assert core.server.keyspace.hits_and_misses() == (1, 1)
