@@ -32,6 +32,7 @@ HOT = [
     "kvserver/numbers.py",
     "kvserver/request.py",
     "kvserver/resp.py",
+    "kvserver/state/admission.py",
     "kvserver/state/context.py",
     "kvserver/state/dispatch.py",
     "kvserver/state/histogram.py",

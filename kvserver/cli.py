@@ -1,4 +1,4 @@
-"""The command line: `kvserver [/path/kvserver.conf] [--directive value ...]`.
+"""The command line: `kvserver [/path/kvserver.conf] [--directive value ...]`, and sub-commands.
 
 It must not know what a server is made of. Every reason not to start is one line on standard
 error (and in the log), exit status 1.
@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from kvserver import __version__, config_file, logs
+from kvserver.admin import failover, rewound
 from kvserver.config import Config, ConfigError
 from kvserver.edge.app import run
 from kvserver.edge.listeners import ListenError
@@ -22,6 +23,8 @@ logger = logging.getLogger("kvserver")
 USAGE = """\
 Usage: kvserver [/path/to/kvserver.conf] [--directive value ...] [-]
        kvserver - (read the configuration from standard input)
+       kvserver failover --from HOST:PORT --to HOST:PORT [option ...]
+       kvserver rewound list|show [--dir DIR] [option ...]
        kvserver -v or --version
        kvserver -h or --help
 
@@ -32,8 +35,15 @@ Examples:
        kvserver /etc/kvserver.conf --loglevel debug
        echo 'appendfsync always' | kvserver -
 
+`kvserver failover --help` and `kvserver rewound --help` say more.
 The directives, with their defaults, are in conf/kvserver.conf.
 """
+
+#: Sub-commands: the arguments behind the name, to the exit status.
+TOOLS: dict[str, Callable[[Sequence[str]], int]] = {
+    "failover": failover.main,
+    "rewound": rewound.main,
+}
 
 
 def main() -> None:
@@ -45,6 +55,8 @@ def main() -> None:
     if argv and argv[0] in ("-h", "--help"):
         print(USAGE, end="")
         return
+    if argv and argv[0] in TOOLS:
+        sys.exit(TOOLS[argv[0]](argv[1:]))
     sys.exit(_serve(argv))
 
 
@@ -68,6 +80,11 @@ def _serve(argv: list[str]) -> int:
 def _set_up_log(config: Config) -> None:
     level, path = config.get_str("loglevel"), config.get_str("logfile")
     try:
-        logs.setup(level, path, config.get_str("log-format"), lambda: "M")
+        logs.setup(level, path, config.get_str("log-format"), lambda: _role(config))
     except OSError as error:
         raise ConfigError(f"logfile: can't open {path}: {error.strerror}") from None
+
+
+def _role(config: Config) -> str:
+    """The letter of log lines; the directive follows the role (`Dispatcher.role_changed`)."""
+    return "M" if config.value("replicaof") is None else "S"

@@ -12,6 +12,12 @@ Layouts (all integers big-endian, so that byte order is numeric order):
     expiry key  db_id u32 | expire_ms u64 | slot u16 | user key      (value empty)
     database    db_id u32 | keys u64 | expires u64 | sum of expire_ms u128
     stamp       epoch u64 | first_seq u64 | last_seq u64 | unix_ms u64
+    until       the data is a primary's from position u64 on | rocksdb_sequence u64
+
+Keys of the log column family: a batch's stamp under STAMP_KEY, the history (kvserver/history.py),
+each database under DATABASE_KEY and its number, the next database id, the ranges of positions that
+were passed over, the writers of ONCE (kvserver/state/writers.py). All of them are replicated,
+except those that begin with LOCAL_PREFIX.
 """
 
 from __future__ import annotations
@@ -40,7 +46,20 @@ BRACE: Final = 0x7B
 #: The two bytes of every slot, made once: cheaper than packing for each key.
 SLOT_BYTES: Final[list[bytes]] = [slot.to_bytes(2, "big") for slot in range(SLOTS)]
 
+STAMP_KEY: Final = b"s"
+HISTORY_KEY: Final = b"h"
+DATABASE_KEY: Final = b"d"
+NEXT_ID_KEY: Final = b"n"
+PADDED_KEY: Final = b"p"
+WRITER_KEY: Final = b"w"
+WRITER_REPLY_KEY: Final = b"r"
+#: What begins with it is this node's own: never sent, and never asked for.
+LOCAL_PREFIX: Final = b"~"
+REWINDS_KEY: Final = b"~r"
+UNTIL_KEY: Final = b"~u"
+
 STAMP: Final = struct.Struct(">QQQQ")
+UNTIL: Final = struct.Struct(">QQ")
 _DATABASE: Final = struct.Struct(">IQQQQ")
 _U64: Final = (1 << 64) - 1
 
@@ -117,7 +136,10 @@ def with_expire(row: bytes, expire_ms: int) -> bytes:
 
 
 def pack_database(db_id: int, keys: int, expires: int, expire_sum: int) -> bytes:
-    """The record of a database's id and counts."""
+    """The record of a database's id and counts. They fall below zero only in a data set with
+    padding, whose rows and counts are of different moments."""
+    if keys < 0 or expires < 0 or expire_sum < 0:
+        keys, expires, expire_sum = max(keys, 0), max(expires, 0), max(expire_sum, 0)
     return _DATABASE.pack(db_id, keys, expires, expire_sum >> 64, expire_sum & _U64)
 
 

@@ -89,6 +89,8 @@ class Kind(Generic[T]):
     several: ClassVar[bool] = False
     #: A line of the file changes a part of the value; earlier lines stay in force.
     merges: ClassVar[bool] = False
+    #: CONFIG REWRITE removes the line of a value that is the default again.
+    unwritten_default: ClassVar[bool] = False
 
     def parse(self, words: Sequence[str], current: T) -> T:
         """The value when ``words`` are given while it is ``current``. Raises ValueError."""
@@ -354,6 +356,11 @@ class Config:
     def set_at_startup(self, row: Row, words: Sequence[str]) -> None:
         """Take a line of the file or command line. Raises ValueError."""
         self._values[row.name] = row.kind.parse(words, self._values[row.name])
+
+    def assign(self, name: str, value: Any) -> None:
+        """Take a value that something else than CONFIG SET decided, such as REPLICAOF; for CONFIG
+        GET and REWRITE. Nobody is told."""
+        self._values = {**self._values, name: value}
 
     # -- CONFIG GET and SET ------------------------------------------------------------
 

@@ -227,6 +227,8 @@ class _Document:
                 self._append(row)
         elif self._says(row, [words for _, words in kept]):
             self._replace(found, kept)
+        elif row.kind.unwritten_default and self._config.is_default(row):
+            self._replace(found, [])
         else:
             self._lines[found[0][0]] = self._line(row)
             self._replace(found[1:], [])

@@ -1,5 +1,4 @@
-"""The directives of kvserver, one row each, in the groups of conf/kvserver.conf; before them the
-kinds of value that only one of them has.
+"""The directives of kvserver, one row each, in the groups of conf/kvserver.conf.
 
 Names, defaults, bounds and units are those of redis.conf 7.4, those of ``rocksdb.*`` and
 ``max-io-mb`` kvrocks.conf's. A directive that nothing in the server reads must not have a row;
@@ -8,10 +7,8 @@ what tools ask for and kvserver can't vary is a ``Fixed`` row that tells the tru
 After a change here write conf/kvserver.conf again; tests/test_config.py says how.
 """
 
-from collections.abc import Sequence
-from typing import ClassVar, Final, NamedTuple
+from typing import Final, NamedTuple
 
-from kvserver import numbers
 from kvserver.config import (
     INT_MAX,
     LONG_MAX,
@@ -23,129 +20,20 @@ from kvserver.config import (
     Enum,
     Fixed,
     Int,
-    Kind,
     Lines,
     Octal,
     Row,
     Size,
     Text,
-    format_size,
-    parse_size,
-    wire,
 )
-
-
-class Addresses(Kind[tuple[str, ...]]):
-    """Addresses to listen on; with a ``-`` before it, one that may be missing."""
-
-    several = True
-    initial = ()
-    limit: ClassVar[int] = 16
-    valid = (
-        f"up to {limit} addresses; * and ::* are all of IPv4 and IPv6, and -address may be missing"
-    )
-
-    def parse(self, words: Sequence[str], current: tuple[str, ...]) -> tuple[str, ...]:
-        if len(words) > self.limit:
-            raise ValueError("Too many bind addresses specified.")
-        return () if list(words) == [""] else tuple(words)
-
-    def words(self, value: tuple[str, ...]) -> list[str]:
-        return list(value) or [""]
-
-
-class Percentiles(Kind[tuple[float, ...]]):
-    """Numbers, printed without zeros that say nothing."""
-
-    several = True
-    initial = ()
-    valid = "numbers from 0 to 100"
-
-    def parse(self, words: Sequence[str], current: tuple[float, ...]) -> tuple[float, ...]:
-        values = [] if list(words) == [""] else [numbers.parse_double(wire(w)) for w in words]
-        found = tuple(value for value in values if value is not None)
-        if len(found) < len(values):
-            raise ValueError("Invalid latency-tracking-info-percentiles parameters")
-        if not all(0.0 <= value <= 100.0 for value in found):
-            raise ValueError(
-                "latency-tracking-info-percentiles parameters should sit between [0.0,100.0]"
-            )
-        return found
-
-    def words(self, value: tuple[float, ...]) -> list[str]:
-        return [f"{p:f}".rstrip("0").rstrip(".") for p in value] or [""]
-
-
-class EventFlags(Kind[str]):
-    """Classes of keyspace events in the order of keyspaceEventsFlagsToString (Redis, notify.c).
-    A stands for all that concern a key, but not for n (new key) and m (key miss)."""
-
-    valid = "any of the characters Ag$lshzxeKEtmdn"
-    _ALL: ClassVar[str] = "g$lshzxetd"
-    _ORDER: ClassVar[str] = _ALL + "nKEm"
-
-    def read(self, word: str) -> str:
-        flags = set(word.replace("A", self._ALL))
-        if not flags <= set(self._ORDER):
-            raise ValueError("Invalid event class character. Use 'Ag$lshzxeKEtmdn'.")
-        return "".join(f for f in self._ORDER if f in flags).replace(self._ALL, "A")
-
-    def show(self, value: str) -> str:
-        # notify.c forgets an n after the A; the answer is the same here, but the value is whole.
-        return value.replace("An", "A")
-
-
-class BufferLimit(NamedTuple):
-    """Close a client above ``hard`` bytes, or above ``soft`` bytes for ``soft_seconds``; 0: no
-    limit."""
-
-    hard: int
-    soft: int
-    soft_seconds: int
-
-
-class BufferLimits(Kind[tuple[BufferLimit, ...]]):
-    """A BufferLimit for each class of client; a class that is not mentioned keeps its own."""
-
-    several = True
-    merges = True
-    initial = (BufferLimit(0, 0, 0),) * 3
-    valid = "one or more of: normal|replica|pubsub <hard size> <soft size> <soft seconds>"
-    #: The index in the value.
-    CLASSES: ClassVar[dict[str, int]] = {"normal": 0, "slave": 1, "replica": 1, "pubsub": 2}
-
-    def parse(
-        self, words: Sequence[str], current: tuple[BufferLimit, ...]
-    ) -> tuple[BufferLimit, ...]:
-        if len(words) % 4:
-            raise ValueError("Wrong number of arguments in buffer limit configuration.")
-        limits = list(current)
-        for i in range(0, len(words), 4):
-            index = self.CLASSES.get(words[i].lower())
-            if index is None:
-                raise ValueError("Invalid client class specified in buffer limit configuration.")
-            limits[index] = self._limit(words[i + 1], words[i + 2], words[i + 3])
-        return tuple(limits)
-
-    @staticmethod
-    def _limit(hard: str, soft: str, seconds: str) -> BufferLimit:
-        try:
-            return BufferLimit(parse_size(hard), parse_size(soft), Int(0, INT_MAX).read(seconds))
-        except ValueError:
-            raise ValueError(
-                "Error in hard, soft or soft_seconds setting in buffer limit configuration."
-            ) from None
-
-    def words(self, value: tuple[BufferLimit, ...]) -> list[str]:
-        found: list[str] = []
-        for name, limit in zip(("normal", "replica", "pubsub"), value, strict=True):
-            found += [name, format_size(limit.hard), format_size(limit.soft)]
-            found.append(str(limit.soft_seconds))
-        return found
-
-    def show(self, value: tuple[BufferLimit, ...]) -> str:
-        named = zip(("normal", "slave", "pubsub"), value, strict=True)
-        return " ".join(f"{name} {hard} {soft} {time}" for name, (hard, soft, time) in named)
+from kvserver.kinds import (
+    Addresses,
+    BufferLimit,
+    BufferLimits,
+    EventFlags,
+    Percentiles,
+    Primary,
+)
 
 
 class Group(NamedTuple):
@@ -296,8 +184,74 @@ _DATA: Final = Group(
         Row("maxmemory", Fixed("0", "the data is on disk, memory does not limit it"), "0",
             "Nothing is evicted; row-cache-size and rocksdb.block_cache_size bound the memory."),
         Row("maxmemory-policy", Enum("noeviction"), "noeviction", "No key is ever evicted."),
+        Row("writer-id-expiration", Int(0, INT_MAX, "seconds"), "604800",
+            "How long a writer of ONCE that sends nothing is remembered; 0 is for ever."),
         Row("row-cache-size", Size(), "256mb",
             "The memory for rows that were read or written lately."),
+    ),
+)
+
+_REPLICATION: Final = Group(
+    "Replication",
+    (
+        Row("replicaof", Primary(), "no one",
+            "The primary that this server follows at its start; REPLICAOF changes it, and CONFIG "
+            "REWRITE writes it.",
+            aliases=("slaveof",), immutable=True),
+        Row("masterauth", Text("any text"), "",
+            "The password for the primary; empty gives none.",
+            secret=True, example="a-long-random-password"),
+        Row("masteruser", Text("the name of a user"), "",
+            "The user for the primary; empty gives the password alone.", example="replica"),
+        Row("tls-replication", Bool(), "no", "Connects to the primary with TLS."),
+        Row("replica-announce-ip", Text("an address or a name"), "",
+            "The address under which others reach this server; empty is that of its connection.",
+            aliases=("slave-announce-ip",), example="192.0.2.10"),
+        Row("replica-announce-port", _PORT, "0",
+            "The port under which others reach this server; 0 is the one that it listens on.",
+            aliases=("slave-announce-port",)),
+        Row("replica-announced", Bool(), "yes",
+            "Whether Sentinel tells its clients of this replica."),
+        Row("replica-priority", _COUNT, "100",
+            "Of several replicas Sentinel promotes the one with the lowest; 0 is never promoted.",
+            aliases=("slave-priority",)),
+        Row("replica-read-only",
+            Fixed("yes", "a replica is physically equal to its primary, and a write of its own "
+                  "would make them differ"), "yes",
+            "Replicas take no writes of clients.", aliases=("slave-read-only",)),
+        Row("replica-serve-stale-data", Bool(), "yes",
+            "Whether a replica answers while its link to the primary is down.",
+            aliases=("slave-serve-stale-data",)),
+        Row("repl-timeout", Int(1, INT_MAX, "seconds"), "60",
+            "A link on which nothing comes for so long is ended."),
+        Row("repl-ping-replica-period", Int(1, INT_MAX, "seconds"), "10",
+            "How often a primary tells its replicas that it is there.",
+            aliases=("repl-ping-slave-period",)),
+        Row("min-replicas-to-write", _COUNT, "0",
+            "A primary with fewer good replicas refuses writes; 0 never.",
+            aliases=("min-slaves-to-write",)),
+        Row("min-replicas-max-lag", Int(0, INT_MAX, "seconds"), "10",
+            "A replica that was silent for longer isn't good; 0 turns min-replicas-to-write off.",
+            aliases=("min-slaves-max-lag",)),
+        Row("replica-ack-quorum", _COUNT, "0",
+            "A write is answered when so many replicas have it."),
+        Row("replica-ack-timeout", Int(0, INT_MAX, "milliseconds"), "5000",
+            "After so long a write that waits for replica-ack-quorum is answered with NOREPLICAS; "
+            "0 waits for ever."),
+        Row("max-replication-mb", Int(0, INT_MAX, "MiB a second"), "0",
+            "What full syncs may send at most, all replicas together; 0 sets no limit."),
+        Row("replication-max-full-syncs", Int(1, INT_MAX), "4",
+            "How many replicas may receive a full sync at once; the others wait."),
+        Row("replication-snapshot-max-age", Int(0, INT_MAX, "seconds"), "60",
+            "How long a checkpoint serves replicas that ask for a full sync after the first one."),
+        Row("replication-rewind", Bool(), "yes",
+            "A replica with writes that its primary doesn't have takes them back, instead of "
+            "copying everything; they are kept in dir/rewound."),
+        Row("replication-rewind-max-bytes", Size(), "256mb",
+            "The keys and values of such writes; with more of them everything is copied."),
+        Row("replication-enable-sequence-padding", Bool(), "no",
+            "Positions that a replica can't take are passed over, where primary and replica both "
+            "say yes: the replica goes on without those writes, at the price of consistency."),
     ),
 )
 
@@ -379,6 +333,7 @@ GROUPS: Final = (
     _SECURITY,
     _CLIENTS,
     _DATA,
+    _REPLICATION,
     _OBSERVATION,
     _ROCKSDB,
 )

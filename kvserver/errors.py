@@ -225,8 +225,43 @@ def readonly() -> RedisError:
     return RedisError("READONLY You can't write against a read only replica.")
 
 
+def master_down() -> RedisError:
+    return RedisError(
+        "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'."
+    )
+
+
+def no_replicas() -> RedisError:
+    return RedisError("NOREPLICAS Not enough good replicas to write.")
+
+
+def not_acknowledged() -> RedisError:
+    """The write is done here, and fewer replicas than replica-ack-quorum have it in time."""
+    return RedisError(
+        "NOREPLICAS Not enough replicas acknowledged the write in time; it may or may not survive"
+    )
+
+
+def shutdown_failed() -> RedisError:
+    """For who called a SHUTDOWN that was called off."""
+    return error("Errors trying to SHUTDOWN. Check logs.")
+
+
+def no_master_link(reason: str) -> RedisError:
+    """PSYNC can't be answered for now."""
+    return RedisError(f"NOMASTERLINK Can't SYNC while {reason}")
+
+
+def role_changed() -> RedisError:
+    """A primary became a replica while a command waited."""
+    return RedisError(
+        "UNBLOCKED force unblock from blocking operation, instance state changed "
+        "(master -> replica?)"
+    )
+
+
 def replica_keyspace() -> RedisError:
-    """Redis counts a client that sent MONITOR as a replica."""
+    """For connections of replicas; Redis counts a client that sent MONITOR as one."""
     return RedisError("ERR Replica can't interact with the keyspace")
 
 
@@ -290,6 +325,18 @@ def nested_multi() -> RedisError:
 
 def exec_without_multi() -> RedisError:
     return RedisError("ERR EXEC without MULTI")
+
+
+# Exactly-once writers (ours: ONCE)
+
+
+def out_of_order(expected: int) -> RedisError:
+    """``expected``: the number that the writer's next command must have."""
+    return RedisError(f"OUTOFORDER expected {expected}")
+
+
+def not_for_once(full_name: str) -> RedisError:
+    return RedisError(f"ERR '{full_name}' can't be executed by ONCE: it reads and writes no data")
 
 
 def discard_without_multi() -> RedisError:

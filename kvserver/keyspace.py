@@ -23,11 +23,19 @@ from itertools import chain, islice
 from typing import Final
 
 from kvserver import codec, errors
-from kvserver.codec import BRACE, HAS_EXPIRE, SLOT_BYTES, TYPE_MASK
-from kvserver.storage.commitlog import CommitLog
+from kvserver.codec import (
+    BRACE,
+    DATABASE_KEY,
+    HAS_EXPIRE,
+    NEXT_ID_KEY,
+    SLOT_BYTES,
+    TYPE_MASK,
+)
+from kvserver.storage.commitlog import LOG, CommitLog
+from kvserver.storage.wal_batch import DELETE_RANGE, PUT, Record
 
-_NEXT_ID: Final = b"n"
-_DATABASE: Final = b"d"
+#: Smaller ids are those that databases begin with, however many of them `databases` allows later.
+_FIRST_FREE_ID: Final = 1 << 16
 #: RANDOMKEY: how far from the beginning of a slot, and how many rows it looks at.
 _RANDOM_STEPS: Final = 64
 _RANDOM_ROWS: Final = 1000
@@ -85,7 +93,7 @@ class Database:
 
     def record_key(self) -> bytes:
         """Where the log column family keeps its record."""
-        return _DATABASE + self.index.to_bytes(2, "big")
+        return DATABASE_KEY + self.index.to_bytes(2, "big")
 
 
 class Keyspace:
@@ -112,16 +120,47 @@ class Keyspace:
         self.writers = [Writer(self, db) for db in self.databases]
         log.before_commit = self._write_records
         log.after_rollback = self.load
+        log.after_install = self._installed
         self.load()
 
     def load(self) -> None:
         """Take ids and counts from the log; databases that never held a key get fresh ids."""
-        stored = self.log.meta.get(_NEXT_ID)
-        self._next_id = int.from_bytes(stored, "big") if stored else len(self.databases)
+        stored = self.log.meta.get(NEXT_ID_KEY)
+        self._next_id = max(int.from_bytes(stored or b"", "big"), _FIRST_FREE_ID)
         for db in self.databases:
             record = self.log.meta.get(db.record_key())
             db.take(*(codec.unpack_database(record) if record else (db.index, 0, 0, 0)))
             db.dirty = False
+
+    def _installed(self, records: list[Record]) -> None:
+        """A primary's records came in: take its ids and counts, and tell who watches."""
+        before = [db.id for db in self.databases] if self.watched else []
+        emptied = False
+        for op, cf, key, row in records:
+            if cf == LOG:
+                self._take_row(op, key, row)
+            elif cf == 0 and op == DELETE_RANGE:
+                emptied = True
+        if self.watched:
+            self._touch_installed(before, emptied, records)
+
+    def _take_row(self, op: int, key: bytes, row: bytes) -> None:
+        """A row of the log column family that a primary wrote."""
+        if op == PUT and key.startswith(DATABASE_KEY):
+            index = int.from_bytes(key[1:], "big")
+            if index < len(self.databases):
+                self.databases[index].take(*codec.unpack_database(row))
+        elif key.startswith(DATABASE_KEY) or key == NEXT_ID_KEY:
+            self.load()
+
+    def _touch_installed(self, before: list[int], emptied: bool, records: list[Record]) -> None:
+        """Watched keys whose rows a primary changed, or whose database: `before` are the ids."""
+        changed = {key for _, cf, key, _ in records if cf == 0}
+        for index, key in list(self.watched):
+            reader = self.readers[index]
+            moved = emptied or reader.db.id != before[index]
+            if moved or reader.row_key(key) in changed:
+                (self.on_touch if reader.exists(key) else self.on_vanish)(index, key)
 
     def _write_records(self) -> None:
         meta = self.log.meta
@@ -152,6 +191,7 @@ class Keyspace:
         """Empty a database in O(1); returns how many keys it had."""
         count = db.keys
         if not count:
+            self.log.note_scan()  # what emptied it may not be released yet
             return 0
         if count >= RECLAIM_KEYS:
             self.dropped.append(db.prefix)
@@ -162,10 +202,12 @@ class Keyspace:
         self.log.delete_range(self.log.rows, db.prefix, end)
         if db.expires:
             self.log.delete_range(self.log.expiry, db.prefix, end)
-        db.take(self._next_id, 0, 0, 0)
-        self._next_id += 1
+        # Greater than every id, even if the row that gave one was passed over (padding).
+        fresh = max([self._next_id, *[other.id + 1 for other in self.databases]])
+        db.take(fresh, 0, 0, 0)
+        self._next_id = fresh + 1
         self.log.sweep()
-        self.log.meta.put(_NEXT_ID, self._next_id.to_bytes(8, "big"))
+        self.log.meta.put(NEXT_ID_KEY, self._next_id.to_bytes(8, "big"))
         db.dirty = True
         return count
 

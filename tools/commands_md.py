@@ -1,5 +1,5 @@
 """Writes docs/commands.md: every command of Redis 7.4, whether kvserver has it, since when, and
-what differs.
+what differs; then kvserver's own.
 
     python -m tools.commands_md
 
@@ -26,6 +26,8 @@ GROUPS: Final = (
     *("geo", "pubsub", "transactions", "scripting", "connection", "server", "cluster"),
 )
 ABSENT: Final = "—"
+#: Commands that Redis doesn't have.
+OWN: Final = ("once", "repldigest")
 
 #: What a command does otherwise than Redis. Texts of error messages that Redis changed after 7.4,
 #: and replies that name memory addresses or times, aren't differences.
@@ -56,7 +58,7 @@ DIFFERENCES: Final[dict[str, str]] = {
     "save": "As BGSAVE, and answers when the backup is there; others are served meanwhile.",
     "shutdown": "SAVE flushes RocksDB's memtables to files, NOSAVE leaves that to the next start; "
     "neither loses an acknowledged write.",
-    "wait": "There are no replicas yet: it answers 0 when the time is over.",
+    "waitaof": "The append-only file is RocksDB's write-ahead log.",
 }
 
 
@@ -91,7 +93,7 @@ def render(document: str) -> str:
     since = {name: known.get(name, __version__) for name in ours}
     commands = redis_commands()
     sections = [_section(group, commands, since) for group in GROUPS]
-    return _HEAD.format(have=_count(commands, since)) + "".join(sections)
+    return _HEAD.format(have=_count(commands, since)) + "".join(sections) + _own_section(since)
 
 
 def _section(group: str, commands: list[Command], since: dict[str, str]) -> str:
@@ -99,6 +101,12 @@ def _section(group: str, commands: list[Command], since: dict[str, str]) -> str:
     lines = [f"\n## {group} ({_count(rows, since)})\n\n", _TABLE]
     lines += [_row(command, since.get(command.name)) for command in rows]
     return "".join(lines)
+
+
+def _own_section(since: dict[str, str]) -> str:
+    rows = [f"| `{n.upper()}` | {ABSENT} | {since[n]} | {COMMANDS[n].summary} |\n" for n in OWN]
+    head = "| command | Redis | kvserver | what it does |\n|---|---|---|---|\n"
+    return "\n## kvserver's own\n\n" + head + "".join(rows)
 
 
 def _count(commands: list[Command], since: dict[str, str]) -> str:

@@ -47,7 +47,7 @@ def client_kill(ctx: ReadContext, *words: bytes) -> resp.Simple | int:
             raise errors.no_such_client()
         return resp.OK
     tests, skip_me = _kill_options(words)
-    return _kill(ctx, tests, skip_me)
+    return _kill(ctx, tests, skip_me) + _end_primary_link(ctx, words)
 
 
 def _kill(ctx: ReadContext, tests: list[Test], skip_me: bool) -> int:
@@ -65,6 +65,16 @@ def _kill(ctx: ReadContext, tests: list[Test], skip_me: bool) -> int:
         else:
             session.sink.abort()
     return len(chosen)
+
+
+def _end_primary_link(ctx: ReadContext, words: tuple[bytes, ...]) -> int:
+    """The link to the primary is no session: it has a type, and nothing else to filter by."""
+    verbs = ctx.server.replication.verbs
+    filters = {(words[i].upper(), words[i + 1].lower()) for i in range(0, len(words) - 1, 2)}
+    filters -= {(b"SKIPME", b"yes"), (b"SKIPME", b"no")}
+    if filters != {(b"TYPE", clientinfo.MASTER)} or verbs is None:
+        return 0
+    return int(verbs.end_primary_link())
 
 
 def _kill_options(words: tuple[bytes, ...]) -> tuple[list[Test], bool]:

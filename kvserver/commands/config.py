@@ -67,6 +67,7 @@ def config_set(ctx: ReadContext, *words: bytes) -> resp.Simple:
 def config_resetstat(ctx: ReadContext) -> resp.Simple:
     server = ctx.server
     server.stats.reset()
+    server.replication.reset_counters()
     for entry in server.table.all():
         entry.reset()
     server.keyspace.reset_counters()

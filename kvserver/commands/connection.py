@@ -170,7 +170,7 @@ def hello(ctx: ReadContext, *words: bytes) -> dict[bytes, object]:
         b"proto": 3 if session.resp3 else 2,
         b"id": session.id,
         b"mode": b"standalone",
-        b"role": b"master",
+        b"role": b"replica" if ctx.server.replication.is_replica else b"master",
         b"modules": [],
     }
 

@@ -1,4 +1,4 @@
-"""TIME, ROLE, LOLWUT and MODULE: small commands that belong to no subsystem."""
+"""TIME, LOLWUT and MODULE: small commands that belong to no subsystem."""
 
 from __future__ import annotations
 
@@ -25,20 +25,6 @@ from kvserver.state.context import ReadContext
 def time_(ctx: ReadContext) -> list[bytes]:
     seconds, microseconds = divmod(time.time_ns() // 1000, 1_000_000)
     return [b"%d" % seconds, b"%d" % microseconds]
-
-
-@command(
-    "role",
-    1,
-    NOSCRIPT | LOADING | STALE | FAST,
-    group="server",
-    since="2.8.12",
-    summary="Returns the replication role.",
-    categories=("admin", "dangerous"),
-)
-def role(ctx: ReadContext) -> list[object]:
-    """A primary, its position, and the replicas, of which there are none."""
-    return [b"master", ctx.server.log.committed_seq, []]
 
 
 # -- LOLWUT ------------------------------------------------------------------------------

@@ -94,7 +94,7 @@ def lastsave(ctx: ReadContext) -> int:
     history=(("7.0.0", "Added the `NOW`, `FORCE` and `ABORT` modifiers."),),
 )
 def shutdown(ctx: ReadContext, *options: bytes) -> object:
-    save = nosave = abort = False
+    save = nosave = now = abort = False
     cursor = Cursor(options)
     while cursor.more():
         if cursor.flag(b"SAVE"):
@@ -103,12 +103,22 @@ def shutdown(ctx: ReadContext, *options: bytes) -> object:
             nosave = True
         elif cursor.flag(b"ABORT"):
             abort = True
-        elif not (cursor.flag(b"NOW") or cursor.flag(b"FORCE")):
+        elif cursor.flag(b"NOW"):
+            now = True
+        elif not cursor.flag(b"FORCE"):
             raise errors.syntax()
     if (abort and len(options) > 1) or (save and nosave):
         raise errors.syntax()
     if abort:
-        # Without replicas to wait for there is never a shutdown that could be called off.
-        raise errors.error("No shutdown in progress.")
-    ctx.server.edge.shutdown(flush=not nosave)
-    return Blocked(0, lambda: None, lambda: None)
+        if not ctx.server.edge.abort_shutdown():
+            raise errors.error("No shutdown in progress.")
+        return resp.OK
+    session, dispatcher = ctx.session, ctx.server.dispatcher
+
+    def aborted() -> None:
+        if session.blocked_on is blocked:
+            dispatcher.unblock_later(session, errors.shutdown_failed())
+
+    blocked = Blocked(0, lambda: None, lambda: None)
+    ctx.server.edge.shutdown(flush=not nosave, now=now, aborted=aborted)
+    return blocked

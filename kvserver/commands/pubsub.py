@@ -101,6 +101,7 @@ def punsubscribe(ctx: ReadContext, *patterns: bytes) -> Replies:
     "is the total number of subscribed patterns (by any client).",
 )
 def publish(ctx: ReadContext, channel: bytes, message: bytes) -> int:
+    ctx.server.pubsub.on_publish(b"message", channel, message)
     return ctx.server.pubsub.publish(channel, message)
 
 
@@ -149,6 +150,7 @@ def sunsubscribe(ctx: ReadContext, *channels: bytes) -> Replies:
     keys=key("NOT_KEY"),
 )
 def spublish(ctx: ReadContext, channel: bytes, message: bytes) -> int:
+    ctx.server.pubsub.on_publish(b"smessage", channel, message)
     return ctx.server.pubsub.publish_shard(channel, message)
 
 

@@ -14,6 +14,8 @@ _EXPIRATION: Final = (
     "EX seconds | PX milliseconds | EXAT unix-time-seconds | PXAT unix-time-milliseconds"
 )
 
+_REPLICAOF: Final = "<args: <host-port: host port(integer)> | <no-one: NO ONE>>"
+
 SYNTAX: Final[dict[str, str]] = {
     # connection
     "auth": "[username] password",
@@ -60,6 +62,7 @@ SYNTAX: Final[dict[str, str]] = {
     "type": "key",
     "unlink": "key [key ...]",
     "wait": "numreplicas timeout",
+    "waitaof": "numlocal(integer) numreplicas timeout",
     # pubsub
     "psubscribe": "pattern [pattern ...]",
     "publish": "channel message",
@@ -82,6 +85,7 @@ SYNTAX: Final[dict[str, str]] = {
     "command|list": "[FILTERBY <filterby: MODULE module-name | ACLCAT category | PATTERN pattern>]",
     "config|get": "parameter [parameter ...]",
     "config|set": "parameter value [data: parameter value ...]",
+    "failover": "[TO <target: host port(integer) [FORCE]>] [ABORT] [TIMEOUT milliseconds]",
     "flushall": _FLUSH,
     "flushdb": _FLUSH,
     "info": "[section [section ...]]",
@@ -90,7 +94,11 @@ SYNTAX: Final[dict[str, str]] = {
     "latency|reset": "[event [event ...]]",
     "lolwut": "[VERSION version]",
     "memory|usage": "key [SAMPLES count]",
+    "repldigest": "[at: AT position [TIMEOUT milliseconds]]",
+    "psync": "replicationid offset",
+    "replicaof": _REPLICAOF,
     "shutdown": "[save-selector: NOSAVE | SAVE] [NOW] [FORCE] [ABORT]",
+    "slaveof": _REPLICAOF,
     "slowlog|get": "[count]",
     "swapdb": "index1 index2",
     # string
@@ -117,5 +125,6 @@ SYNTAX: Final[dict[str, str]] = {
     "strlen": "key",
     "substr": "key start end",
     # transactions
+    "once": "writer-id n(integer) command [arg [arg ...]]",
     "watch": "key [key ...]",
 }

@@ -29,12 +29,14 @@ from kvserver.edge.durability import Durability
 from kvserver.edge.listeners import Listeners
 from kvserver.edge.reclaim import Reclaimer
 from kvserver.edge.recovery import Recovery
+from kvserver.edge.replication.replicator import DataSet, Replicator
+from kvserver.edge.shutdown import Shutdown
 from kvserver.edge.walks import Walks
-from kvserver.state.dispatch import SUSPENDED, Dispatcher
+from kvserver.state.admission import SUSPENDED
+from kvserver.state.dispatch import Dispatcher
 from kvserver.state.server import Server
 from kvserver.state.turn import Turn
 from kvserver.storage.commitlog import CommitLog, EngineError
-from kvserver.storage.engine import Engine
 
 logger = logging.getLogger("kvserver")
 
@@ -46,9 +48,8 @@ class App:
         self._config = config
         self._loop = asyncio.get_running_loop()
         self._worker = ThreadPoolExecutor(2, "worker")
-        self._stopping: asyncio.Future[bool] = self._loop.create_future()
-        engine = Engine(os.path.join(config.get_str("dir"), "db"), config)
-        self.log = CommitLog(engine, config.get_int("row-cache-size"))
+        data = DataSet(config)
+        self.log = CommitLog(data.engine, config.get_int("row-cache-size"))
         self.turn = Turn(self.log, self._schedule_end)
         self.server = Server(config, self.log, self.turn, self)
         self.server.dispatcher = Dispatcher(self.server)
@@ -57,10 +58,18 @@ class App:
         self._listeners = Listeners(config, self._clients)
         engine_lock = asyncio.Lock()
         reclaimer = Reclaimer(self.server, self._worker, engine_lock)
-        self._cron = Cron(self.server, self._clients, self._durability, reclaimer, self._worker)
+        self._replicator = Replicator(self.server, data, self._durability, engine_lock)
+        node = self._replicator.node
+        self._clients.on_drained = self._replicator.verbs.drained
+        self._clients.on_gone = self._replicator.verbs.gone
+        self._cron = Cron(
+            self.server, self._clients, self._durability, reclaimer, self._worker, node
+        )
         self._recovery = Recovery(self.server, self._durability, self._worker, engine_lock)
+        self._recovery.before_reopen, self._recovery.reopened = node.before_reopen, node.reopened
         self._backups = Backups(self.server, self._worker, engine_lock)
         self._walks = Walks(self.server.dispatcher)
+        self._shutdown = Shutdown(self.server)
         settings.follow(config, self.server)
 
     def _schedule_end(self) -> None:
@@ -68,6 +77,7 @@ class App:
 
     def _end_turn(self) -> None:
         self.turn.end()
+        self._replicator.host.end_turn()
         if self.server.dispatcher.walks:
             self._walks.start()
 
@@ -75,6 +85,7 @@ class App:
 
     async def run(self) -> None:
         """Serve until SHUTDOWN or a signal; raises ListenError."""
+        self._replicator.start()
         await self._listeners.open()
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._on_signal, number)
@@ -85,7 +96,7 @@ class App:
         logger.info("Ready to accept connections on %s", ", ".join(self._listeners.names))
         if self._config.get_str("supervised") != "no":
             systemd.notify(systemd.READY)
-        flush = await self._stopping
+        flush = await self._shutdown.stopping
         if self._config.get_str("supervised") != "no":
             systemd.notify(systemd.STOPPING)
         await self._stop(flush)
@@ -93,12 +104,14 @@ class App:
     async def _stop(self, flush: bool) -> None:
         """Stop serving, then close what is below, from the top down."""
         self._listeners.close()
-        await self._recovery.stop()  # first: it lowers the gate when it is done
+        await self._recovery.stop()  # first: they lower the gate when they are done
+        await self._replicator.stop_following()
         self.server.dispatcher.raise_gate(SUSPENDED)
         await self._cron.stop()
         await self._backups.stop()
         await self._settle()
         await self._clients.close_all()
+        await self._replicator.stop()
         await self._close_engine(flush)
         logger.info("kvserver is now ready to exit, bye bye...")
 
@@ -121,16 +134,21 @@ class App:
                 logger.warning("memtables not flushed, the log has their rows: %s", error)
         self._worker.shutdown()
         self.log.engine.close()
+        self._replicator.mark_clean()
 
     def _on_signal(self, number: int) -> None:
+        """A second SIGINT doesn't wait for replicas."""
+        insists = number == signal.SIGINT and self._shutdown.waits
         logger.info("Received %s scheduling shutdown...", signal.Signals(number).name)
-        self.shutdown(flush=True)
+        self.shutdown(flush=True, now=insists, aborted=_nothing)
 
     # -- Edge ----------------------------------------------------------------------------------
 
-    def shutdown(self, *, flush: bool) -> None:
-        if not self._stopping.done():
-            self._stopping.set_result(flush)
+    def shutdown(self, *, flush: bool, now: bool, aborted: Callable[[], None]) -> None:
+        self._shutdown.begin(flush=flush, now=now, aborted=aborted)
+
+    def abort_shutdown(self) -> bool:
+        return self._shutdown.abort()
 
     def save(self, done: Callable[[str | None], None]) -> None:
         self._backups.start(done)
@@ -151,6 +169,10 @@ def run(config: Config) -> None:
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(main())
+
+
+def _nothing() -> None:
+    return None
 
 
 @contextlib.contextmanager

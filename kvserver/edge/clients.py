@@ -10,14 +10,16 @@ import asyncio
 import ipaddress
 import logging
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from kvserver import errors, resp
-from kvserver.directives import BufferLimit, buffer_limit
+from kvserver.directives import buffer_limit
 from kvserver.edge import files
+from kvserver.kinds import BufferLimit
 from kvserver.request import Limits
 from kvserver.state import clientinfo
-from kvserver.state.session import BLOCKED, NEEDS_AUTH, Session, Sink
+from kvserver.state.session import BLOCKED, NEEDS_AUTH, REPLICATING, Session, Sink
 
 if TYPE_CHECKING:
     from kvserver.state.server import Server
@@ -55,6 +57,9 @@ class Clients:
         self.limits = Limits(0, 0)
         #: Sessions whose peer doesn't take its output as fast as it comes.
         self.clogged: set[Session] = set()
+        #: Called when a replica's connection has taken its output, and when it is gone.
+        self.on_drained: Callable[[Session], None] = _ignore
+        self.on_gone: Callable[[Session], None] = _ignore
         server.config.on_change(
             [
                 "tcp-keepalive",
@@ -75,6 +80,7 @@ class Clients:
         self.limits.max_buffer = config.get_int("client-query-buffer-limit")
         self._normal_limit = buffer_limit(config, "normal")
         self._pubsub_limit = buffer_limit(config, "pubsub")
+        self._replica_limit = buffer_limit(config, "replica")
 
     # -- coming and going ----------------------------------------------------------------------
 
@@ -117,6 +123,8 @@ class Clients:
         session.parked = None
         server.pauses.parked.pop(session, None)
         server.turn.forget(session)
+        if session.replica is not None:
+            self.on_gone(session)
 
     async def close_all(self) -> None:
         """Close every connection once its output has left, or after a moment."""
@@ -132,8 +140,11 @@ class Clients:
         """Close a session that doesn't take its output (client-output-buffer-limit). A monitor has
         the limit of subscribers: it doesn't ask for what it is sent either. Redis gives it that of
         normal clients, which is none, and grows."""
-        pushed_to = session.monitor or clientinfo.is_subscribed(session)
-        limit = self._pubsub_limit if pushed_to else self._normal_limit
+        limit = self._normal_limit
+        if session.gate & REPLICATING:
+            limit = self._replica_limit
+        elif session.monitor or clientinfo.is_subscribed(session):
+            limit = self._pubsub_limit
         size = clientinfo.output_bytes(session)
         hard = limit.hard and size >= limit.hard
         if not hard and not self._soft_exceeded(session, limit, size):
@@ -143,7 +154,10 @@ class Clients:
             "Client %s closed for overcoming of output buffer limits.",
             clientinfo.describe(session).decode("utf-8", "surrogateescape"),
         )
-        session.sink.abort()
+        if session.gate & REPLICATING:  # not in the middle of what is being sent
+            asyncio.get_running_loop().call_soon(session.sink.abort)
+        else:
+            session.sink.abort()
 
     def _soft_exceeded(self, session: Session, limit: BufferLimit, size: int) -> bool:
         if not limit.soft or size < limit.soft:
@@ -168,9 +182,18 @@ class Clients:
             return
         oldest = time.monotonic() - seconds
         for session in list(self.server.sessions.values()):
-            waits = session.stop & BLOCKED or session.monitor or clientinfo.is_subscribed(session)
-            if session.last_active < oldest and not waits:
+            spared = (
+                session.stop & BLOCKED
+                or session.monitor
+                or session.gate & REPLICATING
+                or clientinfo.is_subscribed(session)
+            )
+            if session.last_active < oldest and not spared:
                 session.sink.abort()
+
+
+def _ignore(_session: Session) -> None:
+    return None
 
 
 def _is_loopback(peer: Any) -> bool:

@@ -19,7 +19,15 @@ from typing import TYPE_CHECKING, Any, Final
 from kvserver import errors, resp
 from kvserver.request import ProtocolError, QueryBufferExceeded, Request, RequestParser
 from kvserver.state import clientinfo
-from kvserver.state.session import BLOCKED, CLOSING, NEEDS_AUTH, OUTPUT_FULL, REPLY_OFF, Session
+from kvserver.state.session import (
+    BLOCKED,
+    CLOSING,
+    NEEDS_AUTH,
+    OUTPUT_FULL,
+    REPLICATING,
+    REPLY_OFF,
+    Session,
+)
 
 if TYPE_CHECKING:
     from kvserver.edge.clients import Clients
@@ -116,7 +124,8 @@ class Connection:
 
     def pause_writing(self) -> None:
         self._write_paused = True
-        self.session.stop |= OUTPUT_FULL
+        if not self.session.gate & REPLICATING:  # a replica's acknowledgements must be read
+            self.session.stop |= OUTPUT_FULL
         self._clients.clogged.add(self.session)
 
     def resume_writing(self) -> None:
@@ -126,6 +135,8 @@ class Connection:
         session.soft_limit_since = 0.0
         session.last_active = time.monotonic()
         session.stop &= ~OUTPUT_FULL
+        if session.gate & REPLICATING:
+            self._clients.on_drained(session)
         if not session.stop:
             self.resume()
 
@@ -163,7 +174,7 @@ class Connection:
 
     def resume(self) -> None:
         session = self.session
-        if self._write_paused:
+        if self._write_paused and not session.gate & REPLICATING:
             session.stop |= OUTPUT_FULL
             return
         if self._queue:

@@ -18,7 +18,10 @@ from kvserver.edge.clients import Clients
 from kvserver.edge.durability import Durability
 from kvserver.edge.reclaim import Reclaimer
 from kvserver.expiry import expire_cycle
+from kvserver.replication.node import Node
+from kvserver.state.admission import SUSPENDED
 from kvserver.state.server import Server
+from kvserver.state.writers import Forgetting
 from kvserver.storage import wal_retention
 
 logger = logging.getLogger("kvserver")
@@ -39,6 +42,7 @@ class Cron:
         durability: Durability,
         reclaimer: Reclaimer,
         worker: Executor,
+        node: Node,
     ) -> None:
         self._server = server
         self._config: Config = server.config
@@ -46,12 +50,15 @@ class Cron:
         self._durability = durability
         self._reclaimer = reclaimer
         self._worker = worker
+        self._node = node
+        self._writers = Forgetting(server.keyspace)
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
         """Start every timer."""
         hz = self._config.get_int("hz")
         self._every(1 / hz, self._expire)
+        self._every(1.0, self._forget_writers)
         self._every(0.1, self._sample)
         self._every(1.0, self._each_second)
         self._every(1.0, self._reclaimer.run)
@@ -76,12 +83,25 @@ class Cron:
 
     async def _expire(self) -> None:
         server = self._server
-        while self._server.active_expire and not server.dispatcher.gate:
+        while server.active_expire and server.keyspace.may_expire:
             server.keyspace.now = int(time.time() * 1000)
             before, start = server.log.last_seq, time.perf_counter_ns()
             more = expire_cycle(server.keyspace, EXPIRE_BUDGET_NS)
             server.stats.expire_ns += time.perf_counter_ns() - start
             server.stats.expire_cut_short += more
+            if server.log.last_seq != before:
+                server.turn.arm()
+            if not more:
+                return
+            await asyncio.sleep(0)
+
+    async def _forget_writers(self) -> None:
+        server = self._server
+        while not server.dispatcher.gate:
+            server.keyspace.now = int(time.time() * 1000)
+            before = server.log.last_seq
+            lifetime_ms = self._config.get_int("writer-id-expiration") * 1000
+            more = self._writers.cycle(lifetime_ms, EXPIRE_BUDGET_NS)
             if server.log.last_seq != before:
                 server.turn.arm()
             if not more:
@@ -98,17 +118,22 @@ class Cron:
     async def _each_second(self) -> None:
         self._durability.every_second()
         self._clients.every_second()
+        if not self._server.dispatcher.gate & SUSPENDED:
+            self._node.tick()
 
     async def _retain(self) -> None:
+        if self._server.dispatcher.gate & SUSPENDED:
+            return  # RocksDB may be closed
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._worker, self._delete_archived)
+        pinned = self._node.pinned_file()
+        await loop.run_in_executor(self._worker, self._delete_archived, pinned)
 
-    def _delete_archived(self) -> None:
+    def _delete_archived(self, pinned: int | None) -> None:
         number = self._config.get_int
         limits = wal_retention.Limits(
             number("rocksdb.wal_size_limit_mb"), number("rocksdb.wal_ttl_seconds")
         )
         try:
-            wal_retention.trim_archive(self._server.log.engine.path, limits, time.time())
+            wal_retention.trim_archive(self._server.log.engine.path, limits, time.time(), pinned)
         except OSError as error:
             logger.warning("archived log files can't be deleted: %s", error)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from kvserver.config import Config
@@ -28,6 +29,8 @@ class Durability:
         self._worker = ThreadPoolExecutor(1, "fsync")
         self._running: asyncio.Future[None] | None = None
         self._always = False
+        #: Called after each fsync.
+        self.on_synced: Callable[[], None] = _nothing
         turn.on_unsynced = self._start
         config.on_change("appendfsync", self.configure)
         self.configure()
@@ -38,6 +41,11 @@ class Durability:
         self._log.set_wait_for_sync(self._always)
         # Not at once: this may be in the middle of CONFIG SET.
         self._loop.call_soon(self._turn.released)
+
+    def installed(self) -> None:
+        """A primary's batch was installed."""
+        if self._always:
+            self._start()
 
     def every_second(self) -> None:
         """The timer of `appendfsync everysec`."""
@@ -71,8 +79,13 @@ class Durability:
         if error is None:
             self._log.end_sync(seq)
             self._turn.released()
+            self.on_synced()
             if self._always:
                 self._start()
         else:
             logger.error("fsync failed: %s", error)
             self._turn.fail_sync(str(error))
+
+
+def _nothing() -> None:
+    return None

@@ -24,7 +24,8 @@ from typing import Final, TypeVar
 
 from kvserver import errors
 from kvserver.edge.durability import Durability
-from kvserver.state.dispatch import FAILED, STALLED, SUSPENDED, Dispatcher
+from kvserver.state.admission import FAILED, STALLED, SUSPENDED
+from kvserver.state.dispatch import Dispatcher
 from kvserver.state.server import Server
 from kvserver.storage.commitlog import EngineError
 from kvserver.storage.engine import MIB
@@ -62,6 +63,9 @@ class Recovery:
         self._stall_logged = -STALL_LOG_SECONDS
         self._delay = PROBE_SECONDS
         self._recovered = -STEADY_SECONDS
+        #: Called before RocksDB is closed, and when it has been opened for writing.
+        self.before_reopen: Callable[[], None] = _nothing
+        self.reopened: Callable[[], None] = _nothing
         server.turn.on_stall = self._stalled
         server.turn.on_failure = self._failed
 
@@ -144,6 +148,7 @@ class Recovery:
         dispatcher.raise_gate(SUSPENDED)
         await self._durability.idle()
         dispatcher.abort_walks(errors.misconf(dispatcher.failure))
+        self.before_reopen()
         try:
             await self._in_worker(log.engine.reopen)
         except EngineError as error:
@@ -153,6 +158,8 @@ class Recovery:
             dispatcher.lower_gate(FAILED)
         if not log.engine.closed:
             self._reload()
+        if not log.failed:
+            self.reopened()
         self._let_go()
 
     def _let_go(self) -> None:
@@ -163,6 +170,10 @@ class Recovery:
         missing = self._server.turn.reload()
         if missing:
             logger.critical("the last %d positions that were acknowledged are gone", missing)
+
+
+def _nothing() -> None:
+    return None
 
 
 def _probe(path: str, size: int) -> None:

@@ -42,6 +42,19 @@ def tls_context(config: Config) -> TLSContext:
     return context
 
 
+def tls_client_context(config: Config) -> TLSContext:
+    """The context for connections to a primary, whose certificate an authority of ours must have
+    signed; names are not compared, as in Redis. Raises ConfigError."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    _set_versions(context, config.get_str("tls-protocols"))
+    if not config.get_str("tls-ca-cert-file") and not config.get_str("tls-ca-cert-dir"):
+        raise ConfigError("tls-replication needs tls-ca-cert-file or tls-ca-cert-dir")
+    _load_files(context, config)
+    _set_ciphers(context, config)
+    return context
+
+
 def _set_versions(context: TLSContext, words: str) -> None:
     names = words.split() or list(_VERSIONS)
     versions = [_VERSIONS.get(name.lower()) for name in names]
@@ -52,24 +65,31 @@ def _set_versions(context: TLSContext, words: str) -> None:
 
 
 def _load_certificates(context: TLSContext, config: Config) -> None:
-    cert, key = config.get_str("tls-cert-file"), config.get_str("tls-key-file")
-    if not cert:
+    if not config.get_str("tls-cert-file"):
         raise ConfigError("tls-port needs tls-cert-file")
     verify = _VERIFY[config.get_str("tls-auth-clients")]
-    ca_file, ca_dir = config.get_str("tls-ca-cert-file"), config.get_str("tls-ca-cert-dir")
-    if verify != ssl.CERT_NONE and not ca_file and not ca_dir:
+    known = config.get_str("tls-ca-cert-file") or config.get_str("tls-ca-cert-dir")
+    if verify != ssl.CERT_NONE and not known:
         raise ConfigError(
             "tls-auth-clients needs tls-ca-cert-file or tls-ca-cert-dir; set it to no if clients "
             "have no certificates"
         )
+    _load_files(context, config)
+    context.verify_mode = verify
+
+
+def _load_files(context: TLSContext, config: Config) -> None:
+    """Our certificate and the authorities, those of them that are configured."""
+    cert, key = config.get_str("tls-cert-file"), config.get_str("tls-key-file")
+    ca_file, ca_dir = config.get_str("tls-ca-cert-file"), config.get_str("tls-ca-cert-dir")
     try:
         # Always with a password: without one OpenSSL asks for it on the terminal.
-        context.load_cert_chain(cert, key or None, config.get_str("tls-key-file-pass"))
+        if cert:
+            context.load_cert_chain(cert, key or None, config.get_str("tls-key-file-pass"))
         if ca_file or ca_dir:
             context.load_verify_locations(ca_file or None, ca_dir or None)
     except OSError as error:  # ssl.SSLError is one
         raise ConfigError(f"TLS certificates can't be loaded: {_reason(error)}") from None
-    context.verify_mode = verify
 
 
 def _set_ciphers(context: TLSContext, config: Config) -> None:

@@ -11,7 +11,7 @@ import time
 from typing import Final
 
 from kvserver.state.context import Blocked
-from kvserver.state.session import CLOSING, IN_MULTI, Session
+from kvserver.state.session import CLOSING, IN_MULTI, REPLICATING, Session
 
 #: What a connected session that does nothing takes: measured as growth of the process.
 SESSION_BYTES: Final = 5 * 1024
@@ -31,7 +31,10 @@ TYPES: Final = {
 
 
 def client_type(session: Session) -> bytes:
-    """One of TYPES' values; monitors count as normal."""
+    """One of TYPES' values; monitors count as normal. The link to the primary is no session, so
+    none is MASTER."""
+    if session.gate & REPLICATING:
+        return REPLICA
     return PUBSUB if is_subscribed(session) else NORMAL
 
 
@@ -53,6 +56,7 @@ def age(session: Session) -> int:
 def flags(session: Session) -> str:
     """The letters of the field `flags`; N: none."""
     letters = {
+        "S": session.gate & REPLICATING,
         "O": session.monitor,
         "P": is_subscribed(session),
         "x": session.gate & IN_MULTI,

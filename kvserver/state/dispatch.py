@@ -1,7 +1,7 @@
-"""From an argument vector to a reply: the checks in Redis' order, the call, the position.
+"""From an argument vector to a reply: the checks, the call, the position.
 
-It must not know sockets. Source for the order of the checks: Redis 7.4's server.c,
-processCommand. Invariants:
+It must not know sockets; the checks that only matter in some state are in state/admission.py.
+Source for the order of the checks: Redis 7.4's server.c, processCommand. Invariants:
 - A command runs to its end without giving the loop away; what it wrote takes one position.
 - A command that fails unexpectedly never leaves half of its writes: the pending batch is
   dropped as a whole and those who wait for it get an error.
@@ -17,19 +17,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 from kvserver import errors, resp
 from kvserver.errors import RedisError
-from kvserver.registry import (
-    FAST,
-    IN_PUBSUB,
-    MAY_REPLICATE,
-    NO_AUTH,
-    NO_MULTI,
-    NOT_QUEUED,
-    READONLY,
-    WALK,
-    WRITE,
-)
+from kvserver.registry import FAST, NOT_QUEUED, WALK, WRITE
 from kvserver.resp import encode
-from kvserver.state import monitor, pause
+from kvserver.state import admission, monitor, writers
+from kvserver.state.admission import (
+    FEW_REPLICAS,
+    PAUSED,
+    READ_ONLY,
+    REPLICATION,
+    STALLED,
+    SUSPENDED,
+)
 from kvserver.state.context import Blocked, Context, ReadContext, WriteContext
 from kvserver.state.histogram import UNIT_BITS
 from kvserver.state.pause import unix_ms
@@ -38,12 +36,7 @@ from kvserver.state.session import (
     BLOCKED,
     CLOSING,
     IN_MULTI,
-    MONITORING,
-    NEEDS_AUTH,
-    REPLY_OFF,
-    REPLY_SKIP,
-    REPLY_SKIP_NEXT,
-    RESP2_SUBSCRIBED,
+    MUTES,
     Session,
 )
 from kvserver.state.table import Entry
@@ -53,14 +46,6 @@ if TYPE_CHECKING:
     from kvserver.state.server import Server
 
 logger = logging.getLogger("kvserver")
-
-# Bits of `gate`: what makes every command go through `_admit`.
-PAUSED: Final = 1
-STALLED: Final = 2
-FAILED: Final = 4
-#: Everything waits: RocksDB is being opened again, or the server stops.
-SUSPENDED: Final = 8
-MUTES: Final = REPLY_OFF | REPLY_SKIP | REPLY_SKIP_NEXT
 
 #: What CPython spends on a queued command and on each of its arguments beside their bytes.
 QUEUED_BYTES: Final = 160
@@ -76,6 +61,7 @@ class Dispatcher:
 
     def __init__(self, server: Server) -> None:
         self.server = server
+        #: Bits of state/admission.py; what makes every command go through `_admit`.
         self.gate = 0
         #: Why writes fail, while FAILED is set.
         self.failure = ""
@@ -86,6 +72,8 @@ class Dispatcher:
         self.slow_ns = 1 << 62
         #: A session whose transaction grows above this is closed (client-query-buffer-limit).
         self.max_queue_bytes = 1 << 62
+        #: While ONCE runs EXEC: each reply of the transaction under RESP2, and under RESP3.
+        self.forms: list[tuple[bytes, bytes]] | None = None
         #: Walks under way: (session, generator), served in turn by the edge.
         self.walks: list[tuple[Session, Generator[None, None, Any]]] = []
         self._log = server.log
@@ -96,6 +84,7 @@ class Dispatcher:
         self._pauses = server.pauses
         server.pauses.on_change = self._pause_changed
         server.turn.on_void = self._void_walks
+        server.config.on_change(admission.DIRECTIVES, self.role_changed)
         self._readers = server.keyspace.readers
         self._writers = server.keyspace.writers
         self._read_context = ReadContext(server)
@@ -109,7 +98,18 @@ class Dispatcher:
     def lower_gate(self, bit: int) -> None:
         """The state is over; what was parked is left to `run_parked`."""
         self.gate &= ~bit
-        self.server.keyspace.may_expire = not self.gate
+        self.server.keyspace.may_expire = not self.gate & ~FEW_REPLICAS
+
+    def role_changed(self) -> None:
+        """Role, links, consistency or the number of good replicas changed, perhaps in the middle
+        of a command: what was parked is looked at again after it."""
+        before = self.gate & REPLICATION
+        bits = admission.replication_gates(self.server)
+        if bits != before:
+            self.gate = (self.gate & ~REPLICATION) | bits
+            self.server.keyspace.may_expire = not self.gate & ~FEW_REPLICAS
+            self._run_parked_later()
+        self.server.config.assign("replicaof", self.server.replication.primary)
 
     # -- one command ---------------------------------------------------------------------
 
@@ -130,7 +130,9 @@ class Dispatcher:
         if count != entry.arity and (entry.arity >= 0 or count < -entry.arity):
             self._reject(session, entry, errors.wrong_arity(entry.name), args)
             return
-        if session.gate or self.gate:
+        gate = self.gate
+        # A replica's reads need no second look.
+        if session.gate or (gate and (gate != READ_ONLY or entry.flags & WRITE)):
             self._execute_gated(session, entry, args)
             return
         reply = self.call(session, entry, args)
@@ -201,9 +203,12 @@ class Dispatcher:
     def _finish(self, session: Session, reply: Any) -> None:
         """Give the command's writes a position and its reply a place in the output."""
         log = self._log
-        cut = log.changed and log.advance()
-        if session.gate & MUTES:
-            reply = _muted(session, reply)
+        cut = False
+        if log.changed:
+            cut = log.advance()
+            session.written_seq = log.last_seq
+        if session.gate & MUTES and session.mutes_reply():
+            reply = resp.NO_REPLY
         session.send(encode(reply, session.resp3))
         if log.touched:
             log.touched = False
@@ -232,23 +237,22 @@ class Dispatcher:
         """Run commands as one, without blocking; their replies, each encoded as the protocol
         stood after it. Raises InternalError when one failed unexpectedly: all are undone."""
         replies = []
-        self._deny_blocking(True)
-        try:
-            for entry, args in queue:
-                reply = self._call_at_once(session, entry, args)
-                if type(reply) is errors.InternalError:
-                    raise reply
-                replies.append(encode(reply, session.resp3))
-        finally:
-            self._deny_blocking(False)
+        for entry, args in queue:
+            reply = self.call_now(session, entry, args)
+            if type(reply) is errors.InternalError:
+                raise reply
+            replies.append(encode(reply, session.resp3))
+            if self.forms is not None:
+                self.forms.append((encode(reply, False), encode(reply, True)))
         return replies
 
-    def _deny_blocking(self, deny: bool) -> None:
-        self._read_context.deny_blocking = self._write_context.deny_blocking = deny
-
-    def _call_at_once(self, session: Session, entry: Entry, args: list[bytes]) -> Any:
-        """`call`, with walks done in one go."""
-        reply = self.call(session, entry, args)
+    def call_now(self, session: Session, entry: Entry, args: list[bytes]) -> Any:
+        """`call` without blocking, and with walks done in one go."""
+        self._read_context.deny_blocking = self._write_context.deny_blocking = True
+        try:
+            reply = self.call(session, entry, args)
+        finally:
+            self._read_context.deny_blocking = self._write_context.deny_blocking = False
         if type(reply) is Blocked:
             reply.forget()
             return reply.on_timeout()
@@ -269,7 +273,7 @@ class Dispatcher:
     ) -> None:
         if entry is not None:
             entry.rejected += 1
-            if entry.name == "exec":
+            if writers.runs_exec(self.server.table, entry, args):
                 error = self._abort_transaction(session, error)
                 if self._monitors:
                     monitor.feed(self.server, session, entry, args)
@@ -301,11 +305,15 @@ class Dispatcher:
         """The checks that only matter in some state, in Redis' order; False when the command
         was answered, queued or parked instead of being run."""
         session.last_command = entry.name
-        error = self._refusal(session, entry)
+        once = entry.name == "once"
+        error = writers.misuse(self.server.table, session, args) if once else None
+        error = error or admission.refusal(self.server, session, entry)
         if error is not None:
             self._reject(session, entry, error, args)
             return False
-        if self.gate & (PAUSED | STALLED | SUSPENDED) and self._must_wait(session, entry):
+        if self.gate & (PAUSED | STALLED | SUSPENDED) and admission.must_wait(
+            self.server, session, entry
+        ):
             self.park(session, args)
             return False
         if session.gate & IN_MULTI and not entry.flags & NOT_QUEUED:
@@ -329,35 +337,6 @@ class Dispatcher:
             self.server.stats.query_buffer_disconnections += 1
             session.sink.abort()
 
-    def _refusal(self, session: Session, entry: Entry) -> RedisError | None:
-        flags = entry.flags
-        gate = session.gate
-        if gate & NEEDS_AUTH and not flags & NO_AUTH:
-            return errors.no_auth()
-        if gate & IN_MULTI and flags & NO_MULTI:
-            return errors.not_in_transaction()
-        # Permissions (ACL) are checked here: after authentication, before the server's state.
-        if self.gate & FAILED and (self._writes(session, entry) & WRITE or entry.name == "ping"):
-            return errors.misconf(self.failure)
-        if gate & RESP2_SUBSCRIBED and not flags & IN_PUBSUB:
-            return errors.only_pubsub(entry.name)
-        if gate & MONITORING and self._writes(session, entry) & (WRITE | READONLY | MAY_REPLICATE):
-            return errors.replica_keyspace()
-        return None
-
-    def _writes(self, session: Session, entry: Entry) -> int:
-        """The command's flags; for EXEC those of what is queued."""
-        return session.queue_flags if entry.name == "exec" else entry.flags
-
-    def _must_wait(self, session: Session, entry: Entry) -> bool:
-        if self.gate & SUSPENDED:
-            return True
-        writes = self._writes(session, entry) & (WRITE | MAY_REPLICATE)
-        if self.gate & STALLED and writes & WRITE:
-            return True
-        mode = self._pauses.mode
-        return mode == pause.ALL or (mode == pause.WRITES and writes != 0)
-
     # -- commands set aside --------------------------------------------------------------------
 
     def park(self, session: Session, args: list[bytes]) -> None:
@@ -372,7 +351,11 @@ class Dispatcher:
         else:
             self.lower_gate(PAUSED)
         if mode < before:
-            # Not at once: the command that ended the pause, maybe in a MULTI, ends first.
+            self._run_parked_later()
+
+    def _run_parked_later(self) -> None:
+        """Not at once: the command that ended a pause, maybe in a MULTI, ends first."""
+        if self._pauses.parked:
             self.server.edge.call_later(0, self.run_parked)
 
     def run_parked(self) -> None:
@@ -392,9 +375,7 @@ class Dispatcher:
     def _deferred(self, session: Session, reply: Any) -> bool:
         """Take care of a reply that isn't there yet; False if it is."""
         if type(reply) is GeneratorType:
-            self.walks.append((session, reply))
-            session.blocked_on = reply
-            self._turn.arm()  # the walk begins when the turn ends
+            self.walk(session, reply)
         elif type(reply) is Blocked:
             session.blocked_on = reply
             if reply.timeout_ms:
@@ -405,12 +386,21 @@ class Dispatcher:
         log = self._log
         if log.changed:
             log.advance()
+            session.written_seq = log.last_seq
             self._turn.arm()
         if log.touched:
             log.touched = False
             session.depends = log.last_seq
         session.stop |= BLOCKED
         return True
+
+    def walk(self, session: Session, walk: Generator[None, None, Any]) -> None:
+        """The session's reply, which may have been waited for until now, is what a walk gives. It
+        begins when the turn ends."""
+        self.forget_blocked(session)
+        session.blocked_on = walk
+        self.walks.append((session, walk))
+        self._turn.arm()
 
     def _time_out(self, session: Session, blocked: Blocked) -> None:
         if session.blocked_on is blocked:
@@ -431,6 +421,19 @@ class Dispatcher:
             self._log.touched = True  # what it saw when it began may still fail
         self._finish(session, reply)
         self._resume(session)
+
+    def demoted(self) -> None:
+        """This server is a replica now: what blocked commands wait for may never come
+        (disconnectOrRedirectAllBlockedClients)."""
+        for session in self.server.sessions.values():
+            if type(session.blocked_on) is Blocked:
+                self.forget_blocked(session)
+                self.server.edge.call_later(0, self._send_away, session, errors.role_changed())
+
+    def _send_away(self, session: Session, error: RedisError) -> None:
+        if not session.stop & CLOSING:
+            self._finish(session, error)
+            session.close_after_reply()
 
     def forget_blocked(self, session: Session) -> None:
         """The session waits no longer: it is answered, or gone."""
@@ -492,13 +495,3 @@ def _fail(error: RedisError) -> Generator[None, None, Any]:
     """A walk that ends with an error."""
     raise error
     yield  # unreachable: it makes this a generator
-
-
-def _muted(session: Session, reply: Any) -> Any:
-    """CLIENT REPLY: what is to be sent of a reply; SKIP ends with the command after it."""
-    if session.gate & (REPLY_OFF | REPLY_SKIP):
-        reply = resp.NO_REPLY
-    session.gate &= ~REPLY_SKIP
-    if session.gate & REPLY_SKIP_NEXT:
-        session.gate ^= REPLY_SKIP_NEXT | REPLY_SKIP
-    return reply

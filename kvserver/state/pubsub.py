@@ -25,6 +25,8 @@ class PubSub:
         self.patterns: Subscribers = {}
         self.shard_channels: Subscribers = {}
         self._matchers: dict[bytes, Callable[[bytes], bool]] = {}
+        #: Called with the kind, channel and message of what a command published: for replicas.
+        self.on_publish: Callable[[bytes, bytes, bytes], None] = _ignore
         #: What `hold` keeps back.
         self._held: list[tuple[Session, bytes]] | None = None
 
@@ -119,3 +121,7 @@ class PubSub:
         if table is self.channels:
             return session.channels
         return session.patterns if table is self.patterns else session.shard_channels
+
+
+def _ignore(_kind: bytes, _channel: bytes, _message: bytes) -> None:
+    return None

@@ -15,11 +15,13 @@ from kvserver.config import Config
 from kvserver.keyspace import Keyspace
 from kvserver.scan import Cursors
 from kvserver.state import notify, process
+from kvserver.state.awaited import Awaited
 from kvserver.state.backups import BackupStatus
 from kvserver.state.latency import LatencyMonitor
 from kvserver.state.notify import Notifier
 from kvserver.state.pause import Pauses
 from kvserver.state.pubsub import PubSub
+from kvserver.state.replication import Replication
 from kvserver.state.session import Session
 from kvserver.state.slowlog import SlowLog
 from kvserver.state.stats import Stats
@@ -35,8 +37,12 @@ if TYPE_CHECKING:
 class Edge(Protocol):
     """What commands may ask of the edge."""
 
-    def shutdown(self, *, flush: bool) -> None:
-        """Begin to stop; `flush`: write the memtables to files first (the log has it all)."""
+    def shutdown(self, *, flush: bool, now: bool, aborted: Callable[[], None]) -> None:
+        """Begin to stop, unless `now` when replicas have everything. `flush`: write the memtables
+        to files first (the log has it all). `aborted`: called if it is called off."""
+
+    def abort_shutdown(self) -> bool:
+        """Call off a stop that waits for replicas; whether there was one."""
 
     def save(self, done: Callable[[str | None], None]) -> None:
         """Make a backup; `done` is called with None, or why it failed."""
@@ -58,6 +64,7 @@ class Server:
         for old, new in config.get_lines("rename-command"):
             self.table.rename(old, new)
         self.stats = Stats()
+        self.awaited = Awaited(log)
         self.backups = BackupStatus()
         self.pubsub = PubSub(turn)
         self.notifier = Notifier(self.pubsub)
@@ -66,6 +73,7 @@ class Server:
         self.slowlog = SlowLog()
         self.latency = LatencyMonitor()
         self.cursors = Cursors()
+        self.replication = Replication()
         self.sessions = turn.sessions
         self.monitors: dict[Session, None] = {}
         self.run_id = os.urandom(20).hex()

@@ -14,6 +14,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 if TYPE_CHECKING:
+    from kvserver.state.replication import ReplicaState
     from kvserver.state.table import Entry
     from kvserver.state.turn import Turn
 
@@ -26,6 +27,10 @@ REPLY_SKIP: Final = 16
 REPLY_SKIP_NEXT: Final = 32
 RESP3_SUBSCRIBED: Final = 64
 MONITORING: Final = 128
+#: PSYNC was called: the connection is a replica's.
+REPLICATING: Final = 256
+#: CLIENT REPLY hides replies.
+MUTES: Final = REPLY_OFF | REPLY_SKIP | REPLY_SKIP_NEXT
 
 # Bits of `stop`: the connection executes nothing now.
 BLOCKED: Final = 1
@@ -93,6 +98,8 @@ class Session:
         self.out_bytes = 0
         self.dirty = False
         self.depends = 0
+        #: The position of the session's last write, for WAIT.
+        self.written_seq = 0
         self.held: deque[tuple[int, list[bytes]]] = deque()
         self.held_bytes = 0
         self.soft_limit_since = 0.0
@@ -108,6 +115,8 @@ class Session:
         self.cas_dirty = False
         #: (database index, key) -> whether the key was missing, or expired, when WATCH was called.
         self.watching: dict[tuple[int, bytes], bool] = {}
+        #: What REPLCONF said of the replica at the other end.
+        self.replica: ReplicaState | None = None
         # Publish/subscribe
         # (dictionaries as ordered sets)
         self.channels: dict[bytes, None] = {}
@@ -128,6 +137,15 @@ class Session:
     def monitor(self) -> bool:
         """Whether MONITOR was called."""
         return self.gate & MONITORING != 0
+
+    def mutes_reply(self) -> bool:
+        """CLIENT REPLY: whether the reply of the command that ends now is hidden; SKIP hides that
+        of the command after it."""
+        hidden = self.gate & (REPLY_OFF | REPLY_SKIP) != 0
+        self.gate &= ~REPLY_SKIP
+        if self.gate & REPLY_SKIP_NEXT:
+            self.gate ^= REPLY_SKIP_NEXT | REPLY_SKIP
+        return hidden
 
     def send(self, data: bytes) -> None:
         """Add bytes to the turn's output."""

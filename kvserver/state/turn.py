@@ -45,8 +45,10 @@ class Turn:
         #: Sessions with output that waits for a release, in no order.
         self._waiting: set[Session] = set()
         self._marks: list[Mark] = []
-        #: Marks of committed batches that wait for fsync: (position, marks).
-        self._unsynced_marks: list[tuple[int, list[Mark]]] = []
+        #: Marks of committed batches that aren't released: (position, marks).
+        self._committed_marks: deque[tuple[int, list[Mark]]] = deque()
+        #: Called after each commit.
+        self.on_commit: Hook = _nothing
         #: Called when a commit stalls, a commit or fsync fails, or something is to be fsynced.
         self.on_stall: Hook = _nothing
         self.on_failure: Callable[[str], None] = _ignore
@@ -83,9 +85,9 @@ class Turn:
             if not self._stalled:
                 self.commit()
         elif self._marks:
-            # Reads of rows that an earlier turn wrote: they share the fate of its fsync.
-            if self._unsynced_marks:
-                self._unsynced_marks[-1][1].extend(self._marks)
+            # Reads of rows that an earlier turn wrote: they share the fate of its release.
+            if self._committed_marks:
+                self._committed_marks[-1][1].extend(self._marks)
             self._marks.clear()
         dirty, self._dirty = self._dirty, []
         for session in dirty:
@@ -111,14 +113,17 @@ class Turn:
             self.drop(errors.error("internal error"))
             return False
         self._stalled = False
-        if self.log.wait_for_sync:
-            self._unsynced_marks.append((self.log.committed_seq, self._marks))
+        log = self.log
+        if log.released_seq < log.committed_seq:
+            self._committed_marks.append((log.committed_seq, self._marks))
             self._marks = []
-            self.on_unsynced()
+            if log.wait_for_sync:
+                self.on_unsynced()
         else:
             self._marks.clear()
             if self._waiting:
                 self.released()
+        self.on_commit()
         return True
 
     def drop(self, error: RedisError) -> None:
@@ -140,11 +145,8 @@ class Turn:
         """An fsync failed: whoever waits for one is told, and the pending batch with them,
         since RocksDB takes no more writes."""
         error = errors.misconf(reason)
-        encoded = resp.encode_error(error)
-        for _, marks in self._unsynced_marks:
-            _replace(marks, encoded)
-        self._unsynced_marks.clear()
         released = self.log.released_seq
+        self._fail_committed(released, error)
         self.drop(error)
         self._void_above(released, error)
         self.log.abandon_sync()
@@ -154,10 +156,39 @@ class Turn:
     def reload(self) -> int:
         """RocksDB was opened again, with everything that was released; if not, the number of
         positions that are gone."""
+        before = self.log.committed_seq
         missing = self.log.reload()
-        if missing:
-            self._void_above(self.log.committed_seq, errors.misconf("positions are missing"))
+        if self.log.committed_seq < before:
+            self.rewound(errors.misconf("positions are missing"))
         return missing
+
+    def fail_unreleased(self, seq: int, error: RedisError) -> None:
+        """Replies that wait for the release of a position up to `seq` become `error`. They leave
+        when it is released all the same (`CommitLog.give_up`)."""
+        encoded = resp.encode_error(error)
+        for at, marks in self._committed_marks:
+            if at > seq:
+                break
+            _replace(marks, encoded)
+            marks.clear()
+
+    def fail_pending(self, error: RedisError) -> None:
+        """Replies that depend on the pending batch become `error`; it is committed all the same."""
+        _replace(self._marks, resp.encode_error(error))
+        self._marks.clear()
+
+    def rewound(self, error: RedisError) -> None:
+        """The committed position went back: who waits for one that is gone gets `error`."""
+        seq = self.log.committed_seq
+        self._fail_committed(seq, error)
+        self._void_above(seq, error)
+        self.released()
+
+    def _fail_committed(self, above: int, error: RedisError) -> None:
+        """Committed batches above a position will never be released."""
+        encoded = resp.encode_error(error)
+        while self._committed_marks and self._committed_marks[-1][0] > above:
+            _replace(self._committed_marks.pop()[1], encoded)
 
     def _void_above(self, seq: int, error: RedisError) -> None:
         """Positions above `seq` will not be released as what they were."""
@@ -170,8 +201,8 @@ class Turn:
     def released(self) -> None:
         """`released_seq` moved: send what waited for it."""
         seq = self.log.released_seq
-        while self._unsynced_marks and self._unsynced_marks[0][0] <= seq:
-            self._unsynced_marks.pop(0)
+        while self._committed_marks and self._committed_marks[0][0] <= seq:
+            self._committed_marks.popleft()
         for session in [s for s in self._waiting if s.held[0][0] <= seq]:
             self._send_held(session, seq)
 

@@ -1,16 +1,19 @@
 """The commit pipeline: writes gather in one pending batch and become one atomic RocksDB write.
 
-It must not know commands, clients or asyncio; whoever runs the event loop calls `commit`
-at the end of each turn and drives the fsync worker through `begin_sync` / `end_sync`.
+It must not know commands, clients, links or asyncio; whoever runs the event loop calls `commit`
+at the end of each turn, drives the fsync worker through `begin_sync` / `end_sync`, and says
+what replicas have. A replica's batches come in by `install` instead, as their primary wrote them.
 
 Invariants:
 - A batch ends with the stamp (epoch, first_seq, last_seq, unix_ms), a record of fixed
   length, so position and data are one atomic write (docs/design.md, "The commit pipeline").
 - One `advance()` is one position: a command, a MULTI or a script, never split over two
   batches. A command that changes nothing takes no position.
-- `released_seq` is the position up to which replies may leave: committed, or fsynced when
-  every reply waits for the disk (`appendfsync always`). It never goes back, except when
-  RocksDB is opened again and has less.
+- `released_seq` is the position up to which replies may leave: committed, fsynced when every
+  reply waits for the disk (`appendfsync always`), and on `quorum` replicas or given up when there
+  is a quorum (`replica-ack-quorum`). It never goes back, except when RocksDB is opened again and
+  has less, and in a rewind.
+- A batch whose stamp says another epoch than the one before it has the history's row in it.
 - When a batch fails nothing of it stays visible: pending rows, cached rows and the
   keyspace's counts go back to the last commit.
 - Once an fsync has failed none is tried until RocksDB is opened again: the kernel reports
@@ -23,13 +26,27 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from kvserver.codec import STAMP
+from kvserver import history
+from kvserver.codec import HISTORY_KEY, LOCAL_PREFIX, STAMP, STAMP_KEY
+from kvserver.frames import Frame, FrameError
+from kvserver.history import History
 from kvserver.storage.engine import Engine, EngineError, EngineStalled
 from kvserver.storage.table import CachedTable, Table
+from kvserver.storage.wal_batch import (
+    DELETE,
+    DELETE_RANGE,
+    PUT,
+    Record,
+    WalError,
+    decode_records,
+)
 
 #: Between commands a batch is cut when it passes this size, so that frames stay small.
 BATCH_CUT_BYTES: Final = 1 << 20
-STAMP_KEY: Final = b"s"
+#: Released keys are looked for among the unreleased ones when there are more than this.
+UNRELEASED_KEYS: Final = 1024
+#: No position gets there.
+NOT_AWAITED: Final = (1 << 62) - 1
 
 DATA: Final = 1
 EXPIRY: Final = 2
@@ -38,6 +55,14 @@ LOG: Final = 3
 
 def _no_hook() -> None:
     return None
+
+
+def _no_install(_records: list[Record]) -> None:
+    return None
+
+
+def _unix_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 class CommitLog:
@@ -60,31 +85,66 @@ class CommitLog:
         self.pending_bytes = 0
         #: True: replies wait for fsync (`appendfsync always`).
         self.wait_for_sync = False
+        #: How many replicas replies wait for; 0: none. A replica doesn't wait for others.
+        self.quorum = 0
         #: RocksDB failed: nothing may be written until it is opened again.
         self.failed = False
         #: An fsync failed: nothing may be synced until then either.
         self.sync_failed = False
         self.before_commit: Callable[[], None] = _no_hook
         self.after_rollback: Callable[[], None] = _no_hook
+        #: Called with the records of each `install`.
+        self.after_install: Callable[[list[Record]], None] = _no_install
+        #: Called when the committed position is `awaited_seq` or above (state/awaited.py).
+        self.on_awaited: Callable[[], None] = _no_hook
+        self.awaited_seq = NOT_AWAITED
         #: Crash tests set it: called with the label of each step of a commit and an fsync.
         self.step: Callable[[str], None] | None = None
-        self._unsynced: set[bytes] = set()
-        self._syncing: set[bytes] = set()
+        #: While something waits: the last position that wrote a key; released ones may be left.
+        self._unreleased: dict[bytes, int] = {}
+        self._unreleased_limit = UNRELEASED_KEYS
         self.load()
 
     def load(self) -> None:
-        """Take epoch and position from the stamp in the log (a new data set: 1 and 0)."""
+        """Take history, epoch and position from the rows of the log; a new data set gets them."""
         stamp = self.meta.get(STAMP_KEY)
-        self.epoch, self.committed_seq = 1, 0
+        #: The eras of the data set, as committed.
+        self.history = self._stored_history(new=stamp is None)
+        self._next_history: History | None = None
+        self.epoch, self.committed_seq = self.history.current.epoch, 0
         if stamp is not None:
             self.epoch, _, self.committed_seq, _ = STAMP.unpack(stamp)
+        self._committed_epoch = self.epoch
         #: Position of the last command, pending ones included.
         self.last_seq = self.committed_seq
         self.synced_seq = self.committed_seq
         self.released_seq = self.committed_seq
+        #: What the quorum of replicas has, and what nobody waits for any more though it hasn't.
+        self.acked_seq = self.given_up_seq = self.committed_seq
+        #: The position that a running fsync can make durable: less than where it began when
+        #: positions went back meanwhile.
+        self._sync_limit = 0
         #: Position of the last `sweep`.
         self._swept_seq = 0
         self.touched = False
+
+    def _stored_history(self, new: bool) -> History:
+        """The history in the log. There is none in a new data set, nor in one that a version
+        without replication has made."""
+        row = self.meta.get(HISTORY_KEY)
+        if row is not None:
+            try:
+                return history.decode(row)
+            except ValueError as error:
+                raise EngineError(f"{self.engine.path}: {error} in the log") from None
+        genesis = history.genesis()
+        batch = self.engine.batch()
+        self.engine.batch_put(batch, LOG, HISTORY_KEY, genesis.encode())
+        if new:
+            stamp = STAMP.pack(genesis.current.epoch, 0, 0, _unix_ms())
+            self.engine.batch_put(batch, LOG, STAMP_KEY, stamp)
+        self.engine.write(batch)
+        return genesis
 
     # -- writes ------------------------------------------------------------------------
 
@@ -97,11 +157,11 @@ class CommitLog:
 
     def note_read(self, key: bytes, pending: dict[bytes, bytes | None]) -> None:
         """A read hit `key` while rows are unreleased: its reply waits if it saw one."""
+        released = self.released_seq
         if (
             key in pending
-            or key in self._unsynced
-            or key in self._syncing
-            or self._swept_seq > self.released_seq
+            or self._swept_seq > released
+            or (self._unreleased and self._unreleased.get(key, 0) > released)
         ):
             self.touched = True
 
@@ -130,6 +190,18 @@ class CommitLog:
         self.last_seq += 1
         return self.pending_bytes > BATCH_CUT_BYTES
 
+    def begin_epoch(self) -> None:
+        """From the next position on this server is who wrote. Nothing may be pending; the new
+        era takes a position of its own, which the caller commits."""
+        if self._next_history is None:
+            eras = self.history.upto(self.last_seq)
+            self._next_history = eras.extended(history.new_replid(), self.last_seq + 1)
+            self._committed_epoch = self.epoch
+            self.epoch = self._next_history.current.epoch
+            self.meta.put(HISTORY_KEY, self._next_history.encode())
+            self.advance()
+            self.touched = False
+
     @property
     def pending(self) -> bool:
         """Whether there is anything to commit."""
@@ -150,8 +222,7 @@ class CommitLog:
                 table.fill(batch)
         for cf, begin, end in self._ranges:
             self.engine.batch_delete_range(batch, cf, begin, end)
-        now = time.time_ns() // 1_000_000
-        stamp = STAMP.pack(self.epoch, self.committed_seq + 1, self.last_seq, now)
+        stamp = STAMP.pack(self.epoch, self.committed_seq + 1, self.last_seq, _unix_ms())
         self.engine.batch_put(batch, LOG, STAMP_KEY, stamp)
         if step is not None:
             step("commit.write")
@@ -159,20 +230,35 @@ class CommitLog:
         if step is not None:
             step("commit.written")
         self._settle()
+        if self.committed_seq >= self.awaited_seq:
+            self.on_awaited()
 
     def _settle(self) -> None:
         self.committed_seq = self.last_seq
         self._ranges.clear()
         self.pending_bytes = 0
-        if self.wait_for_sync:
-            for table in self.tables:
-                self._unsynced.update(table.pending)
+        if self._next_history is not None:
+            self.history, self._next_history = self._next_history, None
+        if self.wait_for_sync or self.quorum:
+            self._hold()
         else:
             self.released_seq = self.committed_seq
         for table in self.tables:
             if table.pending:
                 table.settle()
         self.unsettled = self.released_seq != self.committed_seq
+
+    def _hold(self) -> None:
+        """Note whose release what was just committed must wait for."""
+        unreleased = self._unreleased
+        for table in self.tables:
+            if table.pending:
+                unreleased.update(dict.fromkeys(table.pending, self.committed_seq))
+        if len(unreleased) > self._unreleased_limit:
+            released = self.released_seq
+            unreleased = {key: seq for key, seq in unreleased.items() if seq > released}
+            self._unreleased = unreleased
+            self._unreleased_limit = max(2 * len(unreleased), UNRELEASED_KEYS)
 
     def rollback(self) -> None:
         """Forget everything since the last commit."""
@@ -183,21 +269,125 @@ class CommitLog:
         self.last_seq = self.committed_seq
         self._swept_seq = min(self._swept_seq, self.committed_seq)
         self.changed = False
+        if self._next_history is not None:
+            self._next_history = None
+            self.epoch = self._committed_epoch
         self.unsettled = self.released_seq != self.committed_seq
         self.after_rollback()
         self.touched = False
 
     def reload(self) -> int:
-        """RocksDB was opened again: forget everything cached and read the position anew.
+        """RocksDB was opened again, or holds another data set now: forget everything cached and
+        read the position anew. What waits for the quorum goes on waiting.
         Returns how many released positions are gone: 0, unless the disk lost what it had."""
-        released = self.released_seq
         self.rollback()
-        self._unsynced.clear()
-        self._syncing.clear()
+        released = self.released_seq
+        waits = self.quorum > 0 and self.unsettled
+        acked, given_up = self.acked_seq, self.given_up_seq
         self.rows.forget()
         self.load()
-        self.unsettled = False
+        if waits:
+            self.acked_seq = min(acked, self.committed_seq)
+            self.given_up_seq = min(given_up, self.committed_seq)
+            self.released_seq = min(released, self.committed_seq)
+        self._release()
+        if self.committed_seq >= self.awaited_seq:
+            self.on_awaited()
         return max(released - self.committed_seq, 0)
+
+    # -- a replica's batches -----------------------------------------------------------------
+
+    def apply(self, frame: Frame) -> None:
+        """Install a primary's frame. Raises FrameError, and what `install` does."""
+        try:
+            records = decode_records(frame.payload, frame.records)
+        except WalError as error:
+            raise FrameError(str(error)) from None
+        stamp = STAMP.pack(frame.epoch, frame.first_seq, frame.last_seq, frame.unix_ms)
+        if not records or records[-1] != (PUT, LOG, STAMP_KEY, stamp):
+            raise FrameError("a frame that doesn't end with the stamp of its header")
+        for op, cf, key, _ in records:
+            if op not in (PUT, DELETE, DELETE_RANGE) or cf > LOG:
+                raise FrameError(f"a frame with operation {op} on column family {cf}")
+            if cf == LOG and key.startswith(LOCAL_PREFIX):
+                raise FrameError("a frame with a row of its sender's own")
+        self.install(records)
+
+    def install(self, records: list[Record]) -> None:
+        """Write these records as they are, in one batch. The last is the stamp, which the position
+        follows, forwards or (a rewind) backwards. Nothing may be pending. Nobody waits for what
+        came in like this. Raises EngineStalled or FrameError (nothing was written), EngineError.
+        """
+        epoch, _, last_seq, _ = STAMP.unpack(records[-1][3])
+        eras = _history_in(records) or self.history
+        batch = self.engine.batch()
+        self.engine.batch_records(batch, records)
+        if self.step is not None:
+            self.step("install.write")
+        self.engine.write(batch)
+        if self.step is not None:
+            self.step("install.written")
+        self.history, self.epoch = eras, epoch
+        self._move(last_seq)
+        self.rows.follow(records)
+        self.after_install(records)
+        self.touched = False
+        if self.committed_seq >= self.awaited_seq:
+            self.on_awaited()
+
+    def _move(self, seq: int) -> None:
+        """The committed position is `seq` now, by way of `install`."""
+        if seq < self.committed_seq:
+            self.synced_seq = min(self.synced_seq, seq)
+            self._sync_limit = min(self._sync_limit, seq)
+            self.acked_seq = min(self.acked_seq, seq)
+            self._swept_seq = 0
+            self._unreleased = {}
+            self.released_seq = seq
+        self.committed_seq = self.last_seq = self.given_up_seq = seq
+        if not self._unreleased:
+            self.released_seq = seq
+        self._release()
+
+    # -- release -------------------------------------------------------------------------------
+
+    def _release(self) -> None:
+        """Let `released_seq` follow what it depends on."""
+        seq = self.committed_seq
+        if self.wait_for_sync:
+            seq = min(seq, self.synced_seq)
+        if self.quorum:
+            seq = min(seq, max(self.acked_seq, self.given_up_seq))
+        if seq > self.released_seq:
+            self.released_seq = seq
+        if self.released_seq == self.committed_seq and self._unreleased:
+            self._unreleased = {}
+        self.unsettled = self.released_seq != self.committed_seq or self.pending
+
+    def set_wait_for_sync(self, wait: bool) -> None:
+        """Switch `appendfsync always` on or off; off releases what waited for it alone."""
+        self.wait_for_sync = wait
+        self._release()
+
+    def set_quorum(self, replicas: int) -> None:
+        """How many replicas must have a position before it is released. What the former number
+        had acknowledged counts no more: `acknowledged` follows."""
+        if replicas != self.quorum:
+            self.quorum = replicas
+            self.acked_seq = min(self.acked_seq, self.released_seq)
+        self._release()
+
+    def acknowledged(self, seq: int) -> None:
+        """The quorum of replicas has everything up to `seq`."""
+        if seq > self.acked_seq:
+            self.acked_seq = min(seq, self.committed_seq)
+            self._release()
+
+    def give_up(self, seq: int) -> None:
+        """Nobody waits any more for the quorum to have what is up to `seq`."""
+        if seq > self.given_up_seq:
+            self.given_up_seq = min(seq, self.committed_seq)
+            self._release()
 
     # -- fsync -------------------------------------------------------------------------
 
@@ -205,7 +395,7 @@ class CommitLog:
         """The position that an fsync started now makes durable; None: nothing to sync."""
         if self.synced_seq == self.committed_seq or self.sync_failed:
             return None
-        self._syncing, self._unsynced = self._unsynced, set()
+        self._sync_limit = self.committed_seq
         if self.step is not None:
             self.step("sync.begin")
         return self.committed_seq
@@ -214,27 +404,26 @@ class CommitLog:
         """The fsync begun at position `seq` succeeded."""
         if self.step is not None:
             self.step("sync.done")
-        self.synced_seq = seq
-        self._syncing = set()
-        if self.wait_for_sync:
-            self.released_seq = max(self.released_seq, seq)
-        self.unsettled = self.released_seq != self.committed_seq or self.pending
+        self.synced_seq = max(self.synced_seq, min(seq, self._sync_limit))
+        self._release()
 
     def abandon_sync(self) -> None:
         """fsync failed. What is committed stays visible, unacknowledged: reads go on."""
         self.sync_failed = True
-        self._unsynced.clear()
-        self._syncing.clear()
-        self.released_seq = self.committed_seq
+        self._unreleased = {}
+        self.given_up_seq = self.released_seq = self.committed_seq
         self.unsettled = self.pending
 
-    def set_wait_for_sync(self, wait: bool) -> None:
-        """Switch `appendfsync always` on or off; off releases what is committed."""
-        self.wait_for_sync = wait
-        if not wait:
-            self._unsynced.clear()
-            self.released_seq = self.committed_seq
-            self.unsettled = self.pending
+
+def _history_in(records: list[Record]) -> History | None:
+    """The history that these records bring; FrameError if it is none."""
+    for op, cf, key, value in records:
+        if cf == LOG and key == HISTORY_KEY and op == PUT:
+            try:
+                return history.decode(value)
+            except ValueError as error:
+                raise FrameError(str(error)) from None
+    return None
 
 
-__all__ = ["CommitLog", "EngineError", "EngineStalled"]
+__all__ = ["LOCAL_PREFIX", "STAMP_KEY", "CommitLog", "EngineError", "EngineStalled"]

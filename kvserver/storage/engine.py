@@ -25,6 +25,7 @@ from rocksdict import Rdict, ReadOptions, WriteBatch, WriteOptions
 from kvserver.config import Config
 from kvserver.storage import startup
 from kvserver.storage.wal import log_numbers, log_path
+from kvserver.storage.wal_batch import DELETE, DELETE_RANGE, PUT, Record
 from kvserver.storage.wal_retention import ROCKSDB_WAL_TTL_SECONDS
 
 logger = logging.getLogger("kvserver")
@@ -232,6 +233,18 @@ class Engine:
     def batch_delete_range(self, batch: WriteBatch, cf: int, begin: bytes, end: bytes) -> None:
         """Add the deletion of [begin, end)."""
         batch.delete_range(begin, end, self._handles[cf])
+
+    def batch_records(self, batch: WriteBatch, records: list[Record]) -> None:
+        """Add puts, deletions and deletions of ranges as another log holds them."""
+        for op, cf, key, value in records:
+            if op == PUT:
+                batch.put(key, value, self._handles[cf])
+            elif op == DELETE:
+                batch.delete(key, self._handles[cf])
+            elif op == DELETE_RANGE:
+                batch.delete_range(key, value, self._handles[cf])
+            else:
+                raise ValueError(f"operation {op}")
 
     def write(self, batch: WriteBatch) -> None:
         """Write a batch atomically. Raises EngineStalled (nothing was written) or EngineError

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from kvserver.storage.engine import Engine
 from kvserver.storage.overlay import Entry, Fresh, Overlay, Walk, entries
+from kvserver.storage.wal_batch import DELETE_RANGE, PUT, Record
 
 if TYPE_CHECKING:
     from kvserver.storage.commitlog import CommitLog
@@ -111,7 +112,7 @@ class CachedTable(Table):
         super().__init__(engine, cf, log)
         self.young: dict[bytes, bytes] = {}
         self.old: dict[bytes, bytes] = {}
-        self._dropping: dict[bytes, bytes] = {}
+        self._dropping: list[dict[bytes, bytes]] = []
         self.young_bytes = 0
         self.old_bytes = 0
         self.reset_counters()
@@ -219,10 +220,27 @@ class CachedTable(Table):
 
     def forget(self) -> None:
         """Empty the cache."""
-        self._dropping.update(self.young)
-        self._dropping.update(self.old)
+        self._dropping += [rows for rows in (self.young, self.old) if rows]
         self.young, self.old = {}, {}
         self.young_bytes = self.old_bytes = 0
+
+    def follow(self, records: list[Record]) -> None:
+        """RocksDB took these records past this table, which has nothing pending: rows of the young
+        generation are replaced, those of the old one are dropped, others are left to be read."""
+        for op, cf, key, row in records:
+            if cf != self.cf:
+                continue
+            if op == DELETE_RANGE:
+                self.forget()
+                return
+            before = self.young.get(key)
+            if before is None or op != PUT or len(row) > self.row_limit:
+                self._uncache(key)
+                continue
+            self.young[key] = row
+            self.young_bytes += len(row) - len(before)
+            if self.young_bytes > self.half:
+                self._rotate()
 
     def _remember(self, key: bytes, row: bytes) -> None:
         """Cache a row that isn't in the young generation, or is too large for it now."""
@@ -246,12 +264,16 @@ class CachedTable(Table):
             self.old_bytes -= len(key) + len(row) + ROW_OVERHEAD
 
     def _rotate(self) -> None:
-        self._dropping, self.old, self.young = self.old, self.young, {}
+        if self.old:
+            self._dropping.append(self.old)
+        self.old, self.young = self.young, {}
         self.old_bytes, self.young_bytes = self.young_bytes, 0
         self.old_since, self.young_since = self.young_since, time.monotonic()
 
     def _drop_some(self) -> None:
-        dropping = self._dropping
+        dropping = self._dropping[-1]
         dropping.popitem()
         if dropping:
             dropping.popitem()
+        if not dropping:
+            self._dropping.pop()

@@ -88,6 +88,14 @@ class WalDirectory:
                 continue
         raise WalNotFound(f"log file {number:06d} has been deleted")
 
+    def size(self, number: int) -> int:
+        """A file's bytes; 0 if it is gone."""
+        try:
+            with closing(self.open(number)) as log:
+                return log.size()
+        except (WalNotFound, OSError):
+            return 0
+
     def has_begun(self, number: int) -> bool:
         """Whether the writer has turned to this file, and so is done with those before it.
 
@@ -178,6 +186,12 @@ class WalReader:
         self._due = batch.sequence + batch.count
         self._left = None
         return batch
+
+    def place(self, offset: int, sequence: int) -> None:
+        """Moves within the file to the batch at `offset`, whose sequence is `sequence`."""
+        self._log.offset = offset
+        self._due = sequence
+        self._left = None
 
     def seek(self, sequence: int) -> None:
         """Moves to the batch that holds `sequence`, or to the end if that is the next one due.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from kvserver.state.info import replication
 from kvserver.state.info.fields import Fields, pairs, ratio, zeros
 from kvserver.state.info.view import View
 
@@ -20,7 +21,7 @@ def stats(view: View) -> Fields:
     server = view.server
     return {
         **_traffic(server),
-        **_replication(),
+        **replication.counters(server),
         **_expiry(server),
         **_keyspace(server),
         **_forks(),
@@ -44,10 +45,6 @@ def _traffic(server: Server) -> Fields:
         "instantaneous_output_repl_kbps": "0.00",
         "rejected_connections": counted.rejected_connections,
     }
-
-
-def _replication() -> Fields:
-    return zeros("sync_full", "sync_partial_ok", "sync_partial_err")
 
 
 def _expiry(server: Server) -> Fields:

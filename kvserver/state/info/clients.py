@@ -18,7 +18,7 @@ def clients(view: View) -> Fields:
     """INFO clients. The buffers are those of now, where Redis keeps the maxima of some seconds."""
     server, census = view.server, view.census
     return {
-        "connected_clients": len(server.sessions),
+        "connected_clients": len(server.sessions) - len(server.replication.replicas),
         "cluster_connections": 0,
         "maxclients": server.config.get_int("maxclients"),
         "client_recent_max_input_buffer": census.largest_input,

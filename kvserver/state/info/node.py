@@ -1,4 +1,4 @@
-"""INFO server, replication, cpu, modules and cluster: which server this is."""
+"""INFO server, cpu, modules and cluster: which server this is."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from kvserver import COMPILED, REDIS_VERSION, __version__
-from kvserver.config import MIB
 from kvserver.state import process
 from kvserver.state.info.fields import Fields
 from kvserver.state.info.view import View
@@ -19,7 +18,6 @@ from kvserver.state.info.view import View
 if TYPE_CHECKING:
     from kvserver.state.server import Server
 
-_NO_REPLICATION_ID: Final = "0" * 40
 _BUILD_ID: Final = hashlib.sha1(f"kvserver {__version__}".encode()).hexdigest()[:16]
 
 
@@ -78,24 +76,6 @@ def _listeners(server: Server) -> Fields:
     if tls:
         found["listener2"] = ",".join(["name=tls", *addresses, f"port={tls}"])
     return found
-
-
-def replication(view: View) -> Fields:
-    """INFO replication: a primary without replicas."""
-    server = view.server
-    return {
-        "role": "master",
-        "connected_slaves": 0,
-        "master_failover_state": "no-failover",
-        "master_replid": server.run_id,
-        "master_replid2": _NO_REPLICATION_ID,
-        "master_repl_offset": server.log.committed_seq,
-        "second_repl_offset": -1,
-        "repl_backlog_active": 0,
-        "repl_backlog_size": server.config.get_int("rocksdb.wal_size_limit_mb") * MIB,
-        "repl_backlog_first_byte_offset": 0,
-        "repl_backlog_histlen": 0,
-    }
 
 
 def cpu(view: View) -> Fields:

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
-from kvserver.state.info import activity, clients, memory, node, storage
+from kvserver.state.info import activity, clients, memory, node, replication, storage
 from kvserver.state.info.fields import Fields
 from kvserver.state.info.view import View
 
@@ -32,7 +32,7 @@ SECTIONS: Final[dict[str, tuple[str, Section]]] = {
     "memory": ("Memory", memory.memory),
     "persistence": ("Persistence", storage.persistence),
     "stats": ("Stats", activity.stats),
-    "replication": ("Replication", node.replication),
+    "replication": ("Replication", replication.replication),
     "cpu": ("CPU", node.cpu),
     "modules": ("Modules", node.modules),
     "commandstats": ("Commandstats", activity.commandstats),

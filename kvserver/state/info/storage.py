@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Final
 
+from kvserver.state import writers
 from kvserver.state.info.fields import Fields, pairs, ratio, zeros
 from kvserver.state.info.view import View
 from kvserver.storage.engine import COLUMN_FAMILIES
@@ -78,6 +79,7 @@ def _positions(server: Server) -> Fields:
         "log_committed_position": log.committed_seq,
         "log_synced_position": log.synced_seq,
         "log_released_position": log.released_seq,
+        "exactly_once_writers": writers.count_committed(log),
         # Why writes are refused; empty while they aren't.
         "log_failure": server.dispatcher.failure if log.failed else "",
     }

@@ -1,0 +1,1 @@
+"""The world around the replication core: sockets, files, timers, and the server it belongs to."""

@@ -1,0 +1,67 @@
+"""Whether a data set equals its primary's, and the rows that say so.
+
+Two things make it differ: a rewind that has not reached its position M yet (row `~u`, of this node
+only), and padding, positions that were passed over (row `p`, which is replicated: whoever copies
+this data set has the same gaps). It must not know links.
+
+Layouts: `~u` is `until u64, start u64` (a RocksDB sequence: where a rewind must begin to read);
+`p` is JSON, a list of [fork, first, last, unix_ms, peer, reason].
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Final
+
+from kvserver.codec import PADDED_KEY, UNTIL, UNTIL_KEY
+from kvserver.replication.negotiate import PADDED
+from kvserver.storage.commitlog import CommitLog
+
+#: Ranges that are kept; the first tells where to rewind to, the others are for people.
+MAX_RANGES: Final = 100
+
+#: (fork, first, last, unix_ms, peer, reason): positions first..last were passed over, and the
+#: data sets had parted after position fork.
+Range = tuple[int, int, int, int, str, str]
+
+
+class Consistency:
+    """What the rows say now."""
+
+    def __init__(self, log: CommitLog) -> None:
+        self._log = log
+        self.padded: list[Range] = []
+        self._until = self.start = 0
+        self.load()
+
+    def load(self) -> None:
+        """Read the rows."""
+        until = self._log.meta.get(UNTIL_KEY)
+        self._until, self.start = UNTIL.unpack(until) if until else (0, 0)
+        padded = self._log.meta.get(PADDED_KEY)
+        self.padded = [tuple(entry) for entry in json.loads(padded)] if padded else []
+
+    @property
+    def until(self) -> int:
+        """The position from which on a rewound data set is its primary's; 0: it is."""
+        return self._until if self._until > self._log.committed_seq else 0
+
+    @property
+    def consistent_from(self) -> int:
+        """What PSYNC says of it."""
+        return PADDED if self.padded else self.until
+
+    @property
+    def sound(self) -> bool:
+        """Whether it is what some primary had at this position."""
+        return not self.padded and not self.until
+
+    def with_range(self, entry: Range) -> bytes:
+        """The row `p` with one range more."""
+        kept = [*self.padded, entry]
+        return json.dumps([kept[0], *kept[1:][1 - MAX_RANGES :]]).encode()
+
+
+def until_row(until: int, start: int) -> bytes:
+    """The row `~u`."""
+    return UNTIL.pack(until, start)

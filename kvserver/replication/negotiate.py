@@ -1,0 +1,100 @@
+"""PSYNC: how a replica can be brought to the primary's state. Pure decisions.
+
+It must not know links. The rules are those of docs/replication.md, "PSYNC":
+
+| the replica's position | answer |
+|---|---|
+| in the shared history, at the end of a frame, and the log is there | CONTINUE |
+| beyond the shared history, and the log is there since the fork | REWIND |
+| anywhere, where both sides allow padding and the log is there | PAD |
+| anything else | FULLRESYNC |
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple, Protocol
+
+from kvserver.history import History
+from kvserver.state.replication import PsyncRequest
+from kvserver.storage.positions import FrameCursor, InsideFrame, LogGone
+
+CONTINUE: Final = "CONTINUE"
+REWIND: Final = "REWIND"
+PAD: Final = "PAD"
+FULLRESYNC: Final = "FULLRESYNC"
+
+#: The `consistent_from` of a data set in which positions were passed over.
+PADDED: Final = (1 << 64) - 1
+
+
+class Answer(NamedTuple):
+    """`seq`: CONTINUE: the replica's position; REWIND: the fork; PAD: the position up to which
+    it is led; FULLRESYNC: 0. `reason` is for the log."""
+
+    kind: str
+    seq: int
+    reason: str
+
+
+class Index(Protocol):
+    """What is to be known of the log (`storage.positions.PositionLog`)."""
+
+    def open(self, seq: int) -> FrameCursor:
+        """A cursor at the frame that begins with position `seq`; raises LogGone, InsideFrame."""
+
+
+def negotiate(
+    request: PsyncRequest, history: History, last: int, log: Index, may_pad: bool
+) -> Answer:
+    """The answer of a primary with this history, last position and log."""
+    if request.wants_full:
+        return Answer(FULLRESYNC, 0, "the replica asks for one")
+    fork = history.fork(last, request.history, request.last_seq)
+    if fork is None:
+        return Answer(FULLRESYNC, 0, "the data sets have nothing in common")
+    reason = "the replica's position is in the shared history"
+    if fork == request.last_seq and _is_sound(request, history, last):
+        gone = _gone(log, fork + 1)
+        if not gone:
+            return Answer(CONTINUE, fork, reason)
+        reason = gone
+    elif request.can_rewind:
+        reason = _gone(log, fork + 1)
+        if not reason:
+            return Answer(REWIND, fork, f"the histories part after position {fork}")
+    else:
+        reason = f"the histories part after position {fork}, and rewinding is not possible"
+    if may_pad and request.may_pad and request.last_seq <= last:
+        return _pad(request.last_seq, log)
+    return Answer(FULLRESYNC, 0, reason)
+
+
+def _is_sound(request: PsyncRequest, history: History, last: int) -> bool:
+    """Whether frames alone make the replica equal to the primary. One that is being rewound is
+    equal to its primary of then only from a position on, which this primary must share; one that
+    was padded never is, but goes on if it can't be rewound."""
+    until = request.consistent_from
+    if until <= request.last_seq or (until == PADDED and not request.can_rewind):
+        return True
+    return history.fork(last, request.history, until) == until
+
+
+def _gone(log: Index, seq: int) -> str:
+    """Why frames can't be read from `seq` on, or an empty string."""
+    try:
+        log.open(seq).close()
+    except LogGone as error:
+        return str(error)
+    except InsideFrame as frame:
+        return f"position {seq} is inside a frame, {frame.first_seq} to {frame.last_seq}"
+    return ""
+
+
+def _pad(position: int, log: Index) -> Answer:
+    try:
+        log.open(position + 1).close()
+    except InsideFrame as frame:
+        return Answer(PAD, frame.last_seq, "led to the end of a frame")
+    except LogGone as error:
+        return Answer(FULLRESYNC, 0, str(error))
+    return Answer(PAD, position, "at the end of a frame, after another history")
