@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from core import Client, Core
 
-from kvserver.state.dispatch import FAILED, STALLED
+from kvserver.state.admission import FAILED, STALLED
 from kvserver.storage.commitlog import EngineError, EngineStalled
 
 REASON = "IO error: No space left on device"

@@ -64,8 +64,14 @@ CHANGED: Final[dict[str, dict[str, Any]]] = {
     "unsubscribe": {"complexity": "O(N) where N is the number of channels to unsubscribe."},
     "wait": {"flags": ["blocking"], "categories": ["@blocking", "@connection", "@slow"]},
 }
-#: Commands that came after 7.0.
-NEW: Final = {"client|no-touch": "7.2.0", "client|setinfo": "7.2.0"}
+#: Commands that came after 7.0, and those that only kvserver has, with its version.
+NEW: Final = {
+    "client|no-touch": "7.2.0",
+    "client|setinfo": "7.2.0",
+    "waitaof": "7.2.0",
+    "repldigest": "0.1.0",
+    "once": "0.1.0",
+}
 
 
 def plain(value: Any) -> Any:

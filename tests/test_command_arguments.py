@@ -48,6 +48,11 @@ CHANGED: Final[dict[str, str]] = {
     # 7.2: one argument that repeats, no block of one.
     "config|get": "parameter*",
     "psubscribe": "pattern*",
+    # Came with 7.2.
+    "waitaof": "numlocal numreplicas timeout",
+    # kvserver's own.
+    "once": "writer-id n command arg?*",
+    "repldigest": "at?(AT position TIMEOUT milliseconds?)",
 }
 
 

@@ -26,7 +26,8 @@ from kvserver.config_file import (
     rewritten,
     split_words,
 )
-from kvserver.directives import DIRECTIVES, BufferLimit, buffer_limit, default_config
+from kvserver.directives import DIRECTIVES, buffer_limit, default_config
+from kvserver.kinds import BufferLimit
 
 CONF = Path(__file__).parent.parent / "conf" / "kvserver.conf"
 REGENERATE = (

@@ -282,3 +282,14 @@ def test_a_cycle_reads_only_what_became_due_since_the_last_one(tmp_path: Path) -
             core.end_turn()
         assert bounds == [-start, 51, 2001, 2002, 5001]
         assert keyspace.total_keys() == 1
+
+
+def test_keys_expire_while_there_are_too_few_replicas(
+    fresh_server: Callable[..., Server],
+) -> None:
+    """Only clients' writes are refused (Redis checks that in processCommand)."""
+    conn = fresh_server().conn()
+    assert conn.ask("SET", "k", "v", "PX", "200") == b"+OK\r\n"
+    assert conn.ask("CONFIG", "SET", "min-replicas-to-write", "1") == b"+OK\r\n"
+    assert conn.ask("SET", "k", "w").startswith(b"-NOREPLICAS")
+    wait_until(lambda: conn.ask("DBSIZE") == b":0\r\n", what="the key expires")

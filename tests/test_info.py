@@ -391,7 +391,8 @@ def test_cpu_is_that_of_the_process(server: Server) -> None:
     hertz = os.sysconf("SC_CLK_TCK")
     assert float(fields["used_cpu_user"]) == pytest.approx(int(ticks[11]) / hertz, abs=0.5)
     assert float(fields["used_cpu_sys"]) == pytest.approx(int(ticks[12]) / hertz, abs=0.5)
-    assert 0 < float(fields["used_cpu_user_main_thread"]) <= float(fields["used_cpu_user"])
+    # The kernel splits a sum into user and system by samples, for threads and process apart.
+    assert 0 < float(fields["used_cpu_user_main_thread"]) <= float(fields["used_cpu_user"]) + 0.5
 
 
 def test_commandstats(server: Server) -> None:

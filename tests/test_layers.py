@@ -35,16 +35,16 @@ NETWORK = "asyncio uvloop socket ssl select selectors socketserver"
 LAYERS = [
     layer(
         "pure",
-        "errors numbers glob quoting args codec resp reply request registry syntax "
-        "config directives config_file",
+        "errors numbers glob quoting args codec history frames resp reply request registry syntax "
+        "config kinds directives config_file",
         must_not_know=f"{NETWORK} rocksdict threading subprocess",
     ),
     layer("storage", "storage", must_not_know=NETWORK),
-    layer("data", "keyspace expiry scan", must_not_know=NETWORK),
+    layer("data", "keyspace expiry scan digest", must_not_know=NETWORK),
     layer("state", "state", must_not_know=NETWORK),
     layer("commands", "commands", must_not_know=NETWORK),
     layer("replication", "replication", must_not_know=NETWORK),
-    layer("edge", "edge cli __main__ systemd logs"),
+    layer("edge", "edge admin cli __main__ systemd logs"),
 ]
 
 # Third-party modules that only one module may import.

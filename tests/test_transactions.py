@@ -16,7 +16,7 @@ from replies import END, Command, transcript
 
 from kvserver import resp
 from kvserver.state.context import Blocked
-from kvserver.state.dispatch import FAILED
+from kvserver.state.admission import FAILED
 
 SCRIPTS: dict[str, list[Command]] = {
     "empty": [("MULTI",), ("EXEC",)],

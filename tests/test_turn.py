@@ -7,7 +7,7 @@ from faulty_core import MISCONF, NIL, OK, REASON, Node, bulk, run
 from faulty_core import node as node
 
 from kvserver import codec
-from kvserver.state.dispatch import FAILED, STALLED
+from kvserver.state.admission import FAILED, STALLED
 from kvserver.state.session import REPLY_OFF
 from kvserver.storage.commitlog import BATCH_CUT_BYTES, EngineError, EngineStalled
 
