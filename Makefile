@@ -1,7 +1,8 @@
 # Thin targets; the work is in kvserver, pytest, ruff and mypy.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-compiled test-long style types bench bench-write wheel image clean
+.PHONY: help run test test-compiled test-long style types bench bench-write bench-failover soak \
+	wheel image clean
 
 # Tests run the source as it is; `run` and `bench` an installed copy with its hot modules compiled.
 VENV  := .venv
@@ -43,6 +44,12 @@ bench: $(VENV)/test.stamp $(RUN)/run.stamp ## compare with redis-server
 
 bench-write: $(VENV)/test.stamp $(RUN)/run.stamp ## the same, and write docs/benchmarks.md
 	$(BIN)/python -m benchmarks --kvserver $(RUN)/bin/kvserver --write
+
+bench-failover: $(VENV)/test.stamp $(RUN)/run.stamp ## how long writes wait for a planned failover
+	$(BIN)/python -m benchmarks.failover --kvserver $(RUN)/bin/kvserver
+
+soak: $(VENV)/test.stamp ## faults under load, DURATION=600 seconds, SEED=...
+	$(BIN)/python tests/soak.py --duration $(or $(DURATION),600) $(if $(SEED),--seed $(SEED))
 
 wheel: $(RUN)/bin/python ## build a wheel of kvserver, compiled, in dist/
 	@rm -rf build

@@ -4,7 +4,7 @@ It must not know frames, links or RocksDB. A data set's life is a row of eras: e
 each start after a crash, begins one, with the next epoch and a random replication id. A position
 means something only together with the era that it belongs to (docs/replication.md, R4).
 
-Invariants: epochs rise by one and first positions never fall; two histories that hold the same
+Invariants: epochs rise and first positions never fall; two histories that hold the same
 replication id are the same up to and including its era, because an id is made once and every
 history that holds it was copied from the one that made it. So histories are compared by id,
 and never by epoch: two replicas promoted at once both count 2.
@@ -65,8 +65,12 @@ class History:
 
     def extended(self, replid: str, first_seq: int) -> History:
         """With an era more, which begins at `first_seq`."""
+        return self.branched(replid, first_seq, self)
+
+    def branched(self, replid: str, first_seq: int, shared: History) -> History:
+        """With a new era in the place of those that follow `shared`, the beginning of this one."""
         era = Era(self.current.epoch + 1, replid, first_seq)
-        return History((*self.eras, era)[-MAX_ERAS:])
+        return History((*shared.eras, era)[-MAX_ERAS:])
 
     def epoch_at(self, seq: int) -> int:
         """The epoch that position `seq` belongs to."""
@@ -97,7 +101,7 @@ def decode(data: bytes) -> History:
         raise ValueError("not a replication history")
     eras = tuple(Era(e, replid.hex(), first) for e, replid, first in _ERA.iter_unpack(data))
     for before, after in pairwise(eras):
-        if after.epoch != before.epoch + 1 or after.first_seq < before.first_seq:
+        if after.epoch <= before.epoch or after.first_seq < before.first_seq:
             raise ValueError("not a replication history")
     return History(eras)
 

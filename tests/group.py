@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import socket
 import threading
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from harness import KVSERVER, REDIS, Conn, Directive, Program, Server, encode_command, wait_until
+from harness import KVSERVER, REDIS, Conn, Directive, Program, Server, wait_until
 
 LOOPBACK = "127.0.0.1"
 LINK_SECONDS = 30.0
@@ -121,28 +121,19 @@ class History:
         client = server.client(decode_responses=True)
         text = client.get(self.key) or ""
         found = [value for value in text.split(",") if value]
-        twice = {value for value in found if found.count(value) > 1} if self._doubles(found) else ()
-        assert not twice, f"{self.key}: there twice: {sorted(twice)}"
+        twice = [value for value, count in Counter(found).items() if count > 1]
+        assert not twice, f"{self.key}: there twice: {twice}"
         lost = set(self.acked) - set(found)
         assert not lost, f"{self.key}: acknowledged and lost: {sorted(lost)}"
         assert [v for v in found if v not in self.unknown] == self.acked, f"{self.key}: order"
-
-    @staticmethod
-    def _doubles(found: Sequence[str]) -> bool:
-        return len(set(found)) < len(found)
 
 
 class Writer:
     """Appends unique values to one key, in a thread, at whoever is the primary."""
 
-    def __init__(
-        self, name: str, find: Callable[[], Server], wait: tuple[int, int] | None = None
-    ) -> None:
+    def __init__(self, name: str, find: Callable[[], Server]) -> None:
         self.history = History(f"history:{name}")
-        self.slowest = 0.0
-        self.refused: list[bytes] = []
         self._find = find
-        self._wait = wait
         self._number = 0
         self._stop = threading.Event()
         self._problem: BaseException | None = None
@@ -169,14 +160,12 @@ class Writer:
         wait_until(lambda: self.acked >= goal, timeout, "acknowledged writes")
 
     def _run(self) -> None:
-        last = time.monotonic()
         try:
             while not self._stop.is_set():
                 try:
                     with connect(self._find()) as conn:
                         while not self._stop.is_set() and self._write(conn):
-                            now = time.monotonic()
-                            self.slowest, last = max(self.slowest, now - last), now
+                            pass
                 except OSError:
                     pass  # the server is gone; what was sent is unknown
                 self._stop.wait(0.002)
@@ -188,23 +177,18 @@ class Writer:
         self._number += 1
         value = str(self._number)
         self.history.unknown.add(value)
-        append = encode_command("APPEND", self.history.key, value + ",")
-        conn.send(append + (encode_command("WAIT", *self._wait) if self._wait else b""))
-        reply = conn.reply()
-        replicated = not self._wait or int(conn.reply()[1:]) >= self._wait[0]
+        reply = conn.ask("APPEND", self.history.key, value + ",")
         if reply.startswith(b":"):
-            if replicated:
-                self.history.unknown.discard(value)
-                self.history.acked.append(value)
+            self.history.unknown.discard(value)
+            self.history.acked.append(value)
             return True
-        self.refused.append(reply)
         if not reply.startswith((b"-UNBLOCKED", b"-NOREPLICAS")):
             self.history.unknown.discard(value)  # it was not executed
         return False
 
 
-def writers(group: Group, count: int = 2, wait: Mapping[str, int] | None = None) -> list[Writer]:
-    """Writers that try one server after the other; `wait`: replicas and ms for WAIT."""
+def writers(group: Group, count: int = 2) -> list[Writer]:
+    """Writers that try one server after the other."""
     turns = [0] * count
 
     def finder(number: int) -> Callable[[], Server]:
@@ -214,5 +198,4 @@ def writers(group: Group, count: int = 2, wait: Mapping[str, int] | None = None)
 
         return find
 
-    pair = (wait["replicas"], wait["ms"]) if wait else None
-    return [Writer(str(number), finder(number), pair) for number in range(count)]
+    return [Writer(str(number), finder(number)) for number in range(count)]

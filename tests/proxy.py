@@ -105,8 +105,8 @@ class Proxy:
         try:
             if not self._refusing:
                 await self._forward(reader, writer)
-        except OSError:
-            pass  # nobody listens, or one end is gone
+        except (OSError, asyncio.CancelledError):
+            pass  # nobody listens, one end is gone, or this is the end
         finally:
             self._writers.discard(writer)
             writer.transport.abort()

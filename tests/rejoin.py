@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from itertools import pairwise
 
 from cluster import LOOPBACK, follow, promote, replication, wait_synced
 from digests import assert_same, counter, discarded, full_syncs
-from harness import Server, encode_command
+from harness import Server, encode_command, wait_until
 
 from kvserver.quoting import split_args
 
@@ -71,7 +72,7 @@ class Couple:
         if rewound:
             frames = [entry.frame for entry in saved[-1]]
             assert (frames[0].first_seq, frames[-1].last_seq) == (fork + 1, last)
-            for one, other in zip(frames, frames[1:], strict=False):
+            for one, other in pairwise(frames):
                 assert other.first_seq == one.last_seq + 1
         self.old, self.new = self.new, self.old
 
@@ -88,6 +89,19 @@ def is_loading(server: Server) -> bool:
     """Whether reads are refused since the data set equals no primary's."""
     with server.conn() as conn:
         return conn.ask("GET", "any").startswith(b"-LOADING ")
+
+
+def start_loading(server: Server) -> None:
+    """Start a server whose rewind was interrupted: it answers PING with LOADING."""
+
+    def answers() -> bool:
+        try:
+            return is_loading(server)
+        except OSError:
+            return False
+
+    server.spawn()
+    wait_until(answers, 20, f"{server} is loading")
 
 
 def stands_before_m(server: Server) -> bool:

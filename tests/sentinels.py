@@ -80,10 +80,6 @@ class Sentinels:
         command = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", NAME)
         return {int(_ask(process, *command)[1]) for process in self.processes}
 
-    def agree_on(self, server: Server) -> bool:
-        """Whether all of them take this server for the primary."""
-        return self.primary_ports() == {server.port}
-
     def failover(self) -> None:
         """SENTINEL FAILOVER, once there isn't one under way any more."""
 

@@ -2,7 +2,7 @@
 minute, a comparison of everything. `make soak DURATION=600 SEED=...`.
 
 A seed fixes which faults come in which order, and what the writers choose; the machine decides the
-rest. The last line says what a failing run was.
+rest. The directory of a run that fails stays.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import random
 import re
+import shutil
 import tempfile
 import time
 from collections import Counter
@@ -127,7 +128,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--duration", type=float, default=600, help="seconds")
     parser.add_argument("--seed", default=str(time.time_ns() % 1_000_000))
-    parser.add_argument("--keep", action="store_true", help="keep the directory of a failed run")
     options = parser.parse_args()
     directory = tempfile.mkdtemp(prefix="kvserver-soak-")
     print(f"soak of {options.duration:.0f} s, seed {options.seed}, in {directory}", flush=True)
@@ -137,6 +137,7 @@ def main() -> None:
     finally:
         print(soak.report(), flush=True)
         print(f"seed {options.seed}", flush=True)
+    shutil.rmtree(directory)  # that of a failed run stays
 
 
 if __name__ == "__main__":

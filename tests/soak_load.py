@@ -82,10 +82,6 @@ class ModelWriter(Writer):
         except OSError:
             pass  # the server is gone, or the link to it
 
-    def key(self, name: bytes) -> bytes:
-        """A key of this writer."""
-        return self._key(name)
-
 
 class DatabaseWriter(ModelWriter):
     """Has some databases for itself: writes to them, empties, swaps and moves between them."""
@@ -97,7 +93,7 @@ class DatabaseWriter(ModelWriter):
             return self._flush(first)
         if choice < 0.2:
             return self._swap(first, second)
-        key = self.key(b"%d" % self.random.randrange(DATABASE_KEYS))
+        key = self._key(b"%d" % self.random.randrange(DATABASE_KEYS))
         if choice < 0.35:
             return self._move(key, first, second)
         self._value += 1
@@ -147,7 +143,7 @@ class DatabaseWriter(ModelWriter):
         for db in DATABASES:
             conn.ask("SELECT", db)
             for number in range(DATABASE_KEYS):
-                key = self.key(b"%d" % number)
+                key = self._key(b"%d" % number)
                 value = conn.ask("GET", key)
                 if value != bulk(None):
                     held[_at(db, key)] = (value.partition(b"\r\n")[2][:-2], -1)
@@ -167,19 +163,19 @@ class OnceWriter:
         self._id = f"once-{number}"
         self._key = f"once:{number}"
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread: threading.Thread | None = None
         self.problem: BaseException | None = None
         self.acked = 0
         self.retries = 0
 
     def start(self) -> None:
-        self._stop.clear()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def halt(self) -> None:
         """End it; raises what went wrong."""
         self._stop.set()
+        assert self._thread is not None
         self._thread.join(ANSWER_SECONDS + 10)
         assert not self._thread.is_alive(), f"{self._id} hangs"
         if self.problem is not None:

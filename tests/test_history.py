@@ -27,7 +27,7 @@ def test_encode_and_decode() -> None:
         ROOT.encode()[:-1],
         ROOT.encode() * 2,  # the same epoch twice
         History((Era(1, A, 5), Era(2, B, 4))).encode(),  # a position that falls
-        History((Era(1, A, 5), Era(3, B, 6))).encode(),  # an epoch left out
+        History((Era(3, A, 5), Era(2, B, 6))).encode(),  # an epoch that falls
         b"\0" * 36 * (MAX_ERAS + 1),
     ],
 )

@@ -69,7 +69,7 @@ def directory(fresh_server: FreshServer) -> Path:
 
 def test_list(directory: Path) -> None:
     head, row = lines("list", "--dir", str(directory))
-    assert head.split() == "file rewound positions epoch commands records bytes".split()
+    assert head.split() == ["file", "rewound", "positions", "epoch", "commands", "records", "bytes"]
     summary = json.loads(lines("list", "--dir", str(directory), "--json")[0])
     assert row.startswith("20261121-120000-1-9.frames")
     assert summary["epoch"] == "1"

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from group import Group, follows, info, role
+from group import Group, follows, role
 from harness import KVSERVER, Program, Server, wait_until
 from sentinels import Sentinels, SentinelWriter
 
@@ -63,38 +63,33 @@ def primary_of(group: Group) -> Server:
     return next(server for server in group.servers if server.alive and role(server) == "master")
 
 
-def await_switch(sentinels: Sentinels, old: Server) -> Server:
-    """Wait until the sentinels agree on a new primary, and return it."""
-
-    def switched() -> bool:
-        ports = sentinels.primary_ports()
-        return len(ports) == 1 and ports != {old.port}
-
-    wait_until(switched, FAILOVER_SECONDS, "the sentinels have switched")
-    (port,) = sentinels.primary_ports()
-    return next(server for server in sentinels.group.servers if server.port == port)
+def settled(sentinels: Sentinels, old: Server | None) -> bool:
+    """Whether the sentinels agree on a primary, which isn't `old`, and everybody who runs follows
+    it. On a busy machine they may switch more than once."""
+    ports = sentinels.primary_ports()
+    chosen = [s for s in sentinels.group.servers if s.alive and {s.port} == ports and s is not old]
+    others = [s for s in sentinels.group.servers if s.alive and s not in chosen]
+    return bool(chosen) and all(follows(other, chosen[0]) for other in others)
 
 
-def await_all_follow(sentinels: Sentinels, primary: Server) -> None:
-    for server in sentinels.group.servers:
-        if server is not primary:
-            wait_until(lambda s=server: follows(s, primary), FAILOVER_SECONDS, f"{server} follows")
+def await_settled(sentinels: Sentinels, old: Server | None = None) -> None:
+    wait_until(lambda: settled(sentinels, old), FAILOVER_SECONDS, "the group is in order")
 
 
 def test_the_primary_is_killed(sentinels: Sentinels, crowd: list[SentinelWriter]) -> None:
     group = sentinels.group
     old = group.servers[0]
     old.kill9()
-    primary = await_switch(sentinels, old)
+    await_settled(sentinels, old)
     for writer in crowd:
         writer.await_more()
     old.start()  # as a primary: nobody told it
-    await_all_follow(sentinels, primary)
+    wait_until(lambda: role(old) == "slave", FAILOVER_SECONDS, "it is demoted")
+    await_settled(sentinels)
     for writer in crowd:
         writer.await_more()
     if group.program is KVSERVER:
         assert group.full_syncs() == 0, "the survivors had it all, the old primary was rewound"
-        assert info(old, "stats")["sync_full"] == "0"
 
 
 def test_sentinel_failover(sentinels: Sentinels, crowd: list[SentinelWriter]) -> None:
@@ -102,12 +97,11 @@ def test_sentinel_failover(sentinels: Sentinels, crowd: list[SentinelWriter]) ->
     syncs = group.full_syncs()
     old = group.servers[0]
     sentinels.failover()
-    primary = await_switch(sentinels, old)
-    await_all_follow(sentinels, primary)
+    await_settled(sentinels, old)
     for writer in crowd:
         writer.await_more()
     if group.program is KVSERVER:
         assert group.full_syncs() == syncs
     old.restart()
     assert role(old) == "slave", "Sentinel had it write its configuration (CONFIG REWRITE)"
-    await_all_follow(sentinels, primary)
+    await_settled(sentinels)

@@ -308,7 +308,7 @@ class Switch:
         text = (
             f"Writes waited {self._demoted_at - self._asked_at:.1f} ms at most, as seen from here"
         )
-        measured = source.info().get("last_failover_stall_us")
+        measured = source.info().get("last_failover_stall_us")  # redis-server doesn't say
         if measured is not None:
             text += f"; {int(measured) / 1000:.1f} ms as the old primary measured it"
         print(f"{text}.", flush=True)

@@ -300,7 +300,7 @@ def _psync_request(replid: bytes, seq: bytes, more: tuple[bytes, ...]) -> PsyncR
             "PSYNC: only kvserver can be a replica of kvserver, of a version that speaks "
             f"{PROTOCOL.decode()}"
         )
-    flags = more[3]
+    flags, _, padded_after = more[3].partition(b"@")
     try:
         known = history.decode(bytes.fromhex(_text(more[1])))
     except ValueError as error:
@@ -315,6 +315,7 @@ def _psync_request(replid: bytes, seq: bytes, more: tuple[bytes, ...]) -> PsyncR
         wants_full=b"f" in flags,
         failover=_is_failover(more[4:]),
         forced=b"x" in flags,
+        padded_after=_position(padded_after) if padded_after else None,
     )
 
 

@@ -56,6 +56,11 @@ class Consistency:
         """Whether it is what some primary had at this position."""
         return not self.padded and not self.until
 
+    @property
+    def shared(self) -> int | None:
+        """The last position before any was passed over; None: none was."""
+        return self.padded[0][0] if self.padded else None
+
     def with_range(self, entry: Range) -> bytes:
         """The row `p` with one range more."""
         kept = [*self.padded, entry]

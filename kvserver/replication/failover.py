@@ -45,6 +45,7 @@ class Failover:
         self._timeout = 0.0
         self._timer: Any = None
         self._asked = False
+        self._paused_at: float | None = None
         #: The target is to take over although it lacks positions.
         self.forced = False
 
@@ -138,6 +139,10 @@ class Failover:
             self._timer = None
         self._set(NONE)
         self._node.host.unpause_writes()
+        if self._paused_at is not None:
+            paused = self._node.timers.now() - self._paused_at
+            self._node.state.last_failover_stall_us = int(paused * 1e6)
+            self._paused_at = None
 
     def _set(self, state: str) -> None:
         self._node.state.failover_state = state

@@ -68,6 +68,9 @@ class Handshake:
             flags += b"p"
         if failover and node.failover.forced:
             flags += b"x"
+        flags = flags or b"-"
+        if node.consistency.shared is not None:
+            flags += b"@%d" % node.consistency.shared
         replid = log.history.upto(log.committed_seq).current.replid
         command = [
             b"PSYNC",
@@ -76,7 +79,7 @@ class Handshake:
             PROTOCOL,
             log.history.encode().hex().encode(),
             b"%d" % node.consistent_from,
-            flags or b"-",
+            flags,
         ]
         if failover:
             command.append(b"FAILOVER")

@@ -53,6 +53,9 @@ def negotiate(
     if fork is None:
         return Answer(FULLRESYNC, 0, "the data sets have nothing in common")
     reason = "the replica's position is in the shared history"
+    shared = fork
+    if request.padded_after is not None and request.can_rewind:
+        fork = min(fork, request.padded_after)
     if fork == request.last_seq and _is_sound(request, history, last):
         gone = _gone(log, fork + 1)
         if not gone:
@@ -65,6 +68,8 @@ def negotiate(
     else:
         reason = f"the histories part after position {fork}, and rewinding is not possible"
     if may_pad and request.may_pad and request.last_seq <= last:
+        if shared == request.last_seq and not _gone(log, shared + 1):
+            return Answer(CONTINUE, shared, "it was padded before, and " + reason)
         return _pad(request.last_seq, log)
     return Answer(FULLRESYNC, 0, reason)
 

@@ -128,8 +128,6 @@ class Node:
             )
         if self.installing:
             raise errors.error("a full sync's data set is being put in place; try again soon")
-        if self.consistency.padded:
-            logger.warning("Promoted although positions were passed over: data is missing")
         self._leave_primary()
         self.state.role = PRIMARY
         self.state.primary_host, self.state.primary_port = "", 0
@@ -142,8 +140,14 @@ class Node:
         which a start without the primary that it needs may find: nothing can be written then."""
         if self.consistency.until:
             return
-        self.log.begin_epoch()
+        if self.consistency.padded:
+            # Nobody else has this data set: whoever shares what it began with is to be rewound.
+            logger.warning("A primary in spite of positions that were passed over")
+            self.log.meta.delete(codec.PADDED_KEY)
+        self.log.begin_epoch(self.consistency.shared)
         self.host.commit()
+        self.consistency.load()
+        self._show_consistency()
 
     # -- what commands ask ---------------------------------------------------------------------
 
@@ -247,9 +251,17 @@ class Node:
 
     def _online(self) -> list[ReplicaState]:
         """The replicas that are sent frames, each once: a link that nobody has seen break yet says
-        nothing of a replica that came back on another. Those that are being rewound don't count."""
-        latest = {(r.state.ip, r.state.port): r for r in self.replicas}
-        return [replica.state for replica in latest.values() if replica.is_good]
+        nothing of a replica that came back on another. Those that are being rewound don't count,
+        nor those that have passed over positions."""
+        return [replica.state for replica in self._latest() if replica.is_good]
+
+    def _latest(self) -> list[Downstream]:
+        """The last link of each replica."""
+        return list({(r.state.ip, r.state.port): r for r in self.replicas}.values())
+
+    def is_padded(self, address: tuple[str, int]) -> bool:
+        """Whether the replica at this address has passed over positions."""
+        return any(r.is_padded for r in self._latest() if (r.state.ip, r.state.port) == address)
 
     def acked_by_quorum(self, count: int) -> int:
         """The position that so many replicas have."""
@@ -259,8 +271,9 @@ class Node:
     def acked_by(self, address: tuple[str, int]) -> int:
         """The position that the replica at this address has; -1: there is none. With `appendfsync
         always` it must be on its disk: it may have to answer for it alone."""
-        for state in self._online():
-            if (state.ip, state.port) == address:
+        for replica in self._latest():
+            state = replica.state
+            if (state.ip, state.port) == address and (replica.is_good or replica.is_padded):
                 return state.synced_seq if self.log.wait_for_sync else state.acked_seq
         return -1
 
@@ -479,9 +492,10 @@ class Node:
         """Pass over positions without their writes (replication-enable-sequence-padding)."""
         log = self.log
         fork = log.history.fork(log.committed_seq, theirs, frame.last_seq)
+        shared = min(fork or 0, log.committed_seq)
         entry = (
-            min(fork or 0, log.committed_seq),
-            frame.first_seq,
+            shared,
+            shared + 1,
             frame.last_seq,
             time.time_ns() // 1_000_000,
             peer,
@@ -496,10 +510,10 @@ class Node:
         log.install(records)
         self.index.forget()
         self.consistency.load()
-        skipped = frame.last_seq - frame.first_seq + 1
+        skipped = frame.last_seq - shared
         self.state.padding_events += 1
         self.state.padded_sequences += skipped
-        logger.warning("%d positions from %d on are passed over", skipped, frame.first_seq)
+        logger.warning("%d positions from %d on are passed over", skipped, shared + 1)
         self.host.installed()
         self.upstream_changed()
 

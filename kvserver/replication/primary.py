@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from crc32c import crc32c
@@ -79,6 +80,9 @@ class Downstream:
         node = self._node
         self.leave()
         self._equal_from = request.consistent_from
+        if node.consistency.padded and request.padded_after is not None:
+            # We lack what it lacks, or it got its gaps from us: a rewind would close none.
+            request = replace(request, padded_after=None, consistent_from=0)
         log = node.log
         may_pad = node.config.get_bool("replication-enable-sequence-padding")
         answer = negotiate.negotiate(request, log.history, log.committed_seq, node.index, may_pad)
@@ -97,6 +101,7 @@ class Downstream:
             self._pin = answer.seq + 1
         else:
             if answer.kind == negotiate.PAD:
+                self._equal_from = negotiate.PADDED
                 self._send_padding(request.last_seq + 1, answer.seq)
             self._go_online(answer.seq + 1)
 
@@ -132,10 +137,14 @@ class Downstream:
 
     @property
     def is_good(self) -> bool:
-        """Whether what it acknowledges could be promoted: it is no rewind under way."""
-        return self.is_online and (
-            self.state.acked_seq >= self._equal_from or self._equal_from == negotiate.PADDED
-        )
+        """Whether it has what it acknowledges: it is no rewind under way, and has passed over no
+        positions."""
+        return self.is_online and self.state.acked_seq >= self._equal_from
+
+    @property
+    def is_padded(self) -> bool:
+        """Whether it has passed over positions."""
+        return self.is_online and self._equal_from == negotiate.PADDED
 
     def pinned_file(self) -> int | None:
         """The log file from which on an online replica reads."""

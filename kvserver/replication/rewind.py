@@ -20,8 +20,9 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from kvserver import frames, history
-from kvserver.codec import HISTORY_KEY
+from kvserver.codec import HISTORY_KEY, LOCAL_PREFIX, STAMP_KEY
 from kvserver.frames import Frame, FrameError
+from kvserver.replication.primary import WANTED_BYTES
 from kvserver.storage.commitlog import LOG, EngineError, EngineStalled
 from kvserver.storage.positions import LogGone, Touched
 from kvserver.storage.wal_batch import WalError
@@ -86,6 +87,11 @@ class Rewind:
         if failure:
             self._give_up(f"the discarded writes can't be saved: {failure}")
             return
+        asked = [len(key) for keys in touched.keys for key in keys]
+        asked += [len(begin) + len(end) for _, begin, end in touched.ranges]
+        if sum(max(size, WANTED_BYTES) for size in asked) > self._limit:
+            self._give_up("the keys to ask for exceed replication-rewind-max-bytes")
+            return
         send = self._upstream.send_command
         for cf, keys in enumerate(touched.keys):
             ordered = sorted(keys)
@@ -112,9 +118,13 @@ class Rewind:
             self._upstream.may_rewind = False
             raise FrameError("the rows for a rewind exceed replication-rewind-max-bytes")
         fields = frames.unpack_fields(payload)
+        if len(fields) % 2:
+            raise FrameError("a key without a row")
         for key, row in zip(fields[::2], fields[1::2], strict=True):
             if not key or key[0] >= len(self._rows):
                 raise FrameError("a row of an unknown column family")
+            if key[0] == LOG and (key[1:] == STAMP_KEY or key[1:].startswith(LOCAL_PREFIX)):
+                raise FrameError("a row of the primary's own")
             self._rows[key[0]][key[1:]] = row
 
     def _finish(self, frame: Frame) -> None:

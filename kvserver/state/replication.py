@@ -74,6 +74,8 @@ class PsyncRequest:
     failover: bool
     #: Even if we lack positions that it has (FAILOVER ... FORCE).
     forced: bool = False
+    #: The replica has passed over positions after this one; None: over none.
+    padded_after: int | None = None
 
 
 class ReplicationVerbs(Protocol):
@@ -145,6 +147,8 @@ class Replication:
     # Those below.
     replicas: list[ReplicaState] = field(default_factory=list)
     failover_state: str = NO_FAILOVER
+    #: How long the last failover that this server was asked for paused writes; -1: none has.
+    last_failover_stall_us: int = -1
     # Counters.
     sync_full: int = 0
     sync_partial_ok: int = 0

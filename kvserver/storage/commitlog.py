@@ -27,7 +27,7 @@ from collections.abc import Callable
 from typing import Final
 
 from kvserver import history
-from kvserver.codec import HISTORY_KEY, LOCAL_PREFIX, STAMP, STAMP_KEY
+from kvserver.codec import HISTORY_KEY, LOCAL_PREFIX, PADDED_KEY, STAMP, STAMP_KEY
 from kvserver.frames import Frame, FrameError
 from kvserver.history import History
 from kvserver.storage.engine import Engine, EngineError, EngineStalled
@@ -190,12 +190,14 @@ class CommitLog:
         self.last_seq += 1
         return self.pending_bytes > BATCH_CUT_BYTES
 
-    def begin_epoch(self) -> None:
-        """From the next position on this server is who wrote. Nothing may be pending; the new
-        era takes a position of its own, which the caller commits."""
+    def begin_epoch(self, fork: int | None = None) -> None:
+        """From the next position on this server is who wrote; or already from `fork` on, if what
+        it has after that is nobody else's. No position may be pending; the new era takes one of its
+        own, which the caller commits."""
         if self._next_history is None:
-            eras = self.history.upto(self.last_seq)
-            self._next_history = eras.extended(history.new_replid(), self.last_seq + 1)
+            last = self.last_seq if fork is None else fork
+            eras, shared = self.history.upto(self.last_seq), self.history.upto(last)
+            self._next_history = eras.branched(history.new_replid(), last + 1, shared)
             self._committed_epoch = self.epoch
             self.epoch = self._next_history.current.epoch
             self.meta.put(HISTORY_KEY, self._next_history.encode())
@@ -311,7 +313,9 @@ class CommitLog:
                 raise FrameError(f"a frame with operation {op} on column family {cf}")
             if cf == LOG and key.startswith(LOCAL_PREFIX):
                 raise FrameError("a frame with a row of its sender's own")
-        self.install(records)
+        # What was passed over is each data set's own; a primary that was padded forgets it in the
+        # frame of its era (`Node.begin_era`), and a replica that lacks other positions must not.
+        self.install([r for r in records if r[1] != LOG or r[2] != PADDED_KEY])
 
     def install(self, records: list[Record]) -> None:
         """Write these records as they are, in one batch. The last is the stamp, which the position

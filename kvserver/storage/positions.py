@@ -168,6 +168,8 @@ class PositionLog:
         if seq >= self.log.committed_seq:
             return 0
         numbers = self._directory.numbers()
+        if seq < self.first_position():
+            return self._size_of(numbers)  # INFO asks for it: no need to look for the place
         try:
             with _log_gone():
                 number, batch, _, _ = self._find(seq + 1)

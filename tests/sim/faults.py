@@ -48,6 +48,7 @@ def heal(world: World) -> None:
     world.sleep(max(thaw - world.clock.time, 0.0))
     for server in world.alive:
         server.engine.stalled = False
+        server.engine.failing = server.engine.failing and server.log.failed
         server.operate(server.node.failover.abort, "healed")
     for name in world.disks:
         while world.start(name) is None:

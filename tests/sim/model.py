@@ -73,19 +73,18 @@ class Model:
     def __init__(self) -> None:
         #: (replication id, position) -> (digest, epoch).
         self.states: dict[tuple[str, int], tuple[int, int]] = {}
-        #: A primary in whose data positions are missing has written: nothing is comparable.
-        self.spoiled = False
+        #: Positions were passed over somewhere: whoever copies from there may lack rows as well, and
+        #: only that everybody catches up is promised any more.
+        self.padded = False
         self.checked = 0
 
     def wrote(self, name: str, rows: Rows, digest: int) -> None:
         """A primary committed a batch."""
         place = place_of(rows)
-        if place.padded:
-            self.spoiled = True
-        if self.spoiled:
-            return
         if place.until and place.until >= place.first:
             raise Violation(f"{name} writes at {place}, but isn't equal to any primary yet")
+        if self.padded:
+            return
         key = (place.replid, place.seq)
         state = (digest, place.epoch)
         if self.states.setdefault(key, state) != state:
@@ -94,7 +93,8 @@ class Model:
     def holds(self, name: str, rows: Rows, digest: int) -> None:
         """A node is in this state."""
         place = place_of(rows)
-        if self.spoiled or not place.sound:
+        self.padded = self.padded or place.padded
+        if self.padded or not place.sound:
             return
         self.checked += 1
         state = self.states.get((place.replid, place.seq))

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from kvserver import history
+from kvserver.commands.replication import _psync_request
 from kvserver.errors import RedisError
 from kvserver.expiry import expire_cycle
 from kvserver.keyspace import Keyspace, Writer
 from kvserver.replication.node import Node
 from kvserver.replication.primary import Downstream
-from kvserver.state.replication import PRIMARY, WAIT_BGSAVE, PsyncRequest, ReplicaState, Replication
+from kvserver.state.replication import PRIMARY, WAIT_BGSAVE, ReplicaState, Replication
 from kvserver.storage.commitlog import CommitLog, EngineError, EngineStalled
 from kvserver.storage.positions import PositionLog
 from sim.engine import Store
@@ -352,6 +352,8 @@ class Server:
         """GET, on any node: what is cached must be what is stored."""
         if self.swapping or self.log.failed or self.engine.closed:
             return
+        if self.world.model.padded:
+            return  # two databases may have one id, and emptying one takes the other's rows along
         self.keyspace.now = self.world.unix_ms(self)
         reader = self.keyspace.readers[0]
         row_key = reader.row_key(key)
@@ -417,7 +419,7 @@ class Connection:
         if name == b"PSYNC":
             if self.server.swapping or self.server.engine.closed:
                 raise RedisError("LOADING kvserver is loading the dataset in memory")
-            request = parse_psync(args)
+            request = _psync_request(args[0], args[1], tuple(args[2:]))
             if self.server.node.failover.running and not request.failover:
                 raise RedisError("NOMASTERLINK failing over")
             if self.replica is None:
@@ -431,7 +433,10 @@ class Connection:
         elif option == b"RUN-ID":
             self.state.run_id = args[1]
         else:
-            self._after_psync(option, args[1:])
+            try:
+                self._after_psync(option, args[1:])
+            except ValueError as error:
+                self.server.world.violated(f"a replica sends what it may not: {error}")
             return b""
         return b"+OK"
 
@@ -440,7 +445,7 @@ class Connection:
         world = self.server.world
         if full:
             world.full_syncs += 1
-            if self._was_full and self.server.broke_pin < self._began and not world.model.spoiled:
+            if self._was_full and self.server.broke_pin < self._began and not world.model.padded:
                 world.violated(f"{self.server.name}: a full sync was in vain")
         self._was_full = full
 
@@ -479,19 +484,3 @@ def take_command(buffer: bytearray) -> list[bytes] | None:
         pos += size + 2
     del buffer[:pos]
     return command
-
-
-def parse_psync(args: list[bytes]) -> PsyncRequest:
-    """PSYNC's arguments."""
-    replid, seq, _, eras, consistent_from, flags, *more = args
-    return PsyncRequest(
-        replid=replid.decode(),
-        last_seq=int(seq),
-        history=history.decode(bytes.fromhex(eras.decode())),
-        consistent_from=int(consistent_from),
-        can_rewind=b"r" in flags,
-        may_pad=b"p" in flags,
-        wants_full=b"f" in flags,
-        failover=more == [b"FAILOVER"],
-        forced=b"x" in flags,
-    )

@@ -138,9 +138,12 @@ class Directories:
                 words = file.read(100).split()
         except (OSError, UnicodeDecodeError):
             words = []
-        with suppress(FileNotFoundError):
-            os.unlink(self._marker)
-            sync_path(self.root)
+        try:
+            with suppress(FileNotFoundError):
+                os.unlink(self._marker)
+                sync_path(self.root)
+        except OSError:  # whoever opens the data set says what is wrong
+            return None
         if len(words) != 4 or not all(word.isdecimal() for word in words):
             return None
         if not os.path.isdir(self.db) or " ".join(words[2:]) != self._mark():

@@ -39,7 +39,7 @@ class DataSet:
         if not self.directories.lock():
             raise EngineError(f"can't open {self.directories.db}: {LOCKED} has it open")
         self.directories.settle()
-        #: (epoch, last position) of the clean stop; read first, since RocksDB changes the directory.
+        #: (epoch, last position) of the clean stop; read before RocksDB changes the directory.
         self.marker = self.directories.take_marker()
         #: It holds nothing that a replica might have had.
         self.is_new = not os.path.exists(os.path.join(self.directories.db, "CURRENT"))

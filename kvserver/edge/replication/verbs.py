@@ -41,6 +41,11 @@ class Verbs:
         address = target or self._node.best_replica()
         if address is None:
             raise errors.error("FAILOVER requires connected replicas.")
+        if self._node.is_padded(address) and not force:
+            raise errors.error(
+                "FAILOVER target replica has passed over positions and lacks their writes; FORCE "
+                "promotes it all the same."
+            )
         self._node.failover.begin(address, force, timeout_ms)
 
     def abort_failover(self) -> None:

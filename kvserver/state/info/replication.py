@@ -36,6 +36,7 @@ def replication(view: View) -> Fields:
         **_ids(server),
         **_backlog(server),
         # Ours.
+        "last_failover_stall_us": state.last_failover_stall_us,
         **{f"replica{i}": _replica(server, replica) for i, replica in enumerate(state.replicas)},
         **_log(server),
         **_consistency(server),
