@@ -65,13 +65,14 @@ class Couple:
         follow(self.old, self.new)
         assert_same(self.new, self.old)
         assert full_syncs(self.old, self.new) == before
-        rewound = last > fork
-        assert counter(self.old, "rewinds") == rewinds + rewound
+        rewound = counter(self.old, "rewinds") - rewinds
+        # A key that expired meanwhile took a position more.
+        assert rewound == 1 or (rewound == 0 and last <= fork)
         saved = discarded(self.old)
         assert len(saved) == files + rewound
         if rewound:
             frames = [entry.frame for entry in saved[-1]]
-            assert (frames[0].first_seq, frames[-1].last_seq) == (fork + 1, last)
+            assert frames[0].first_seq == fork + 1 and frames[-1].last_seq >= last
             for one, other in pairwise(frames):
                 assert other.first_seq == one.last_seq + 1
         self.old, self.new = self.new, self.old

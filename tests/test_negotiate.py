@@ -63,8 +63,10 @@ def answer(
     index: Index | None = None,
     last: int = 30,
     may_pad: bool = False,
+    gaps_end: int = 0,
 ) -> Answer:
-    found = negotiate(request, SECOND, last, index or Index(size=1), may_pad)  # type: ignore[arg-type]
+    log = index or Index(size=1)
+    found = negotiate(request, SECOND, last, log, may_pad, gaps_end)  # type: ignore[arg-type]
     assert found.reason
     return found
 
@@ -151,3 +153,11 @@ def test_a_padded_replica_is_repaired_by_a_rewind() -> None:
     padded = replace(ASK, consistent_from=PADDED)
     assert answer(padded)[:2] == (REWIND, 12)
     assert answer(replace(padded, can_rewind=False))[:2] == (CONTINUE, 12)
+
+
+def test_a_padded_server_gives_nothing_that_it_lacks() -> None:
+    assert answer(replace(ASK, last_seq=12), gaps_end=12)[:2] == (CONTINUE, 12)
+    assert answer(replace(ASK, last_seq=11), gaps_end=12).kind == FULLRESYNC
+    diverged = replace(ASK, history=OTHER, last_seq=19)
+    assert answer(diverged, gaps_end=12).kind == FULLRESYNC
+    assert answer(replace(diverged, may_pad=True), may_pad=True, gaps_end=12).kind == PAD

@@ -486,7 +486,7 @@ def test_chain_below_the_rewound_node(cluster: Cluster, proxies: list[Proxy]) ->
 def fill(server: Server, megabytes: int) -> None:
     """Data that doesn't compress."""
     chance = random.Random(1)
-    client = server.client(socket_timeout=60)
+    client = server.client(socket_timeout=120)
     for start in range(megabytes):
         pipe = client.pipeline(transaction=False)
         for number in range(64):
@@ -502,7 +502,7 @@ def measure(cluster: Cluster, proxies: list[Proxy], megabytes: int, keys: int) -
     wait_until(lambda: replication(new).get("master_link_status") == "up", 300)
     wait_synced(old, new)
     promote(new)
-    pipe = old.client().pipeline(transaction=False)
+    pipe = old.client(socket_timeout=120).pipeline(transaction=False)
     for number in range(keys):
         pipe.set(f"lost:{number}", "x" * 100)
     pipe.execute()

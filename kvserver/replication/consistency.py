@@ -61,6 +61,11 @@ class Consistency:
         """The last position before any was passed over; None: none was."""
         return self.padded[0][0] if self.padded else None
 
+    @property
+    def gaps_end(self) -> int:
+        """The last position that was passed over, or that was of another history; 0: none was."""
+        return self.padded[-1][2] if self.padded else 0
+
     def with_range(self, entry: Range) -> bytes:
         """The row `p` with one range more."""
         kept = [*self.padded, entry]

@@ -88,7 +88,7 @@ class Failover:
         if self._upstream is None or self._asked or not self._upstream.reachable:
             return
         log = self._node.log
-        if not log.pending and self._node.acked_by(self._target) >= log.committed_seq:
+        if not log.pending and self._node.followers.acked_by(self._target) >= log.committed_seq:
             self._ask()
 
     def _ask(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from kvserver.config import Config
 from kvserver.frames import MAX_U64, FrameError
 from kvserver.replication import negotiate
 
@@ -35,6 +36,16 @@ def request(*args: bytes) -> bytes:
     return b"".join(parts)
 
 
+def announced_port(config: Config) -> int:
+    """The port that others reach this server at."""
+    number = config.get_int
+    if number("replica-announce-port"):
+        return number("replica-announce-port")
+    if config.get_bool("tls-replication") and number("tls-port"):
+        return number("tls-port")
+    return number("port") or number("tls-port")
+
+
 class Handshake:
     """The replies that are still due."""
 
@@ -52,7 +63,7 @@ class Handshake:
         user = config.get_str("masteruser").encode()
         if password:
             commands.append([b"AUTH", user, password] if user else [b"AUTH", password])
-        commands.append([b"REPLCONF", b"listening-port", b"%d" % node.announced_port()])
+        commands.append([b"REPLCONF", b"listening-port", b"%d" % announced_port(config)])
         ip = config.get_str("replica-announce-ip").encode()
         if ip:
             commands[-1] += [b"ip-address", ip]

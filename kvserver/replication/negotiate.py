@@ -44,9 +44,16 @@ class Index(Protocol):
 
 
 def negotiate(
-    request: PsyncRequest, history: History, last: int, log: Index, may_pad: bool
+    request: PsyncRequest,
+    history: History,
+    last: int,
+    log: Index,
+    may_pad: bool,
+    gaps_end: int = 0,
 ) -> Answer:
-    """The answer of a primary with this history, last position and log."""
+    """The answer of a server with this history, last position and log. `gaps_end`: it has passed
+    over positions itself, the last time up to this one (0: never). Up to there its log isn't that
+    of its history, and its rows are nobody's to be rewound to."""
     if request.wants_full:
         return Answer(FULLRESYNC, 0, "the replica asks for one")
     fork = history.fork(last, request.history, request.last_seq)
@@ -56,11 +63,13 @@ def negotiate(
     shared = fork
     if request.padded_after is not None and request.can_rewind:
         fork = min(fork, request.padded_after)
-    if fork == request.last_seq and _is_sound(request, history, last):
+    if fork == request.last_seq >= gaps_end and _is_sound(request, history, last):
         gone = _gone(log, fork + 1)
         if not gone:
             return Answer(CONTINUE, fork, reason)
         reason = gone
+    elif gaps_end:
+        reason = "this server has passed over positions itself"
     elif request.can_rewind:
         reason = _gone(log, fork + 1)
         if not reason:

@@ -22,6 +22,7 @@ from kvserver.history import History
 from kvserver.replication import negotiate
 from kvserver.replication.consistency import Consistency, until_row
 from kvserver.replication.failover import Failover
+from kvserver.replication.followers import Followers
 from kvserver.replication.handshake import Answered
 from kvserver.replication.ports import Files, Host, Outlet, Timers
 from kvserver.replication.primary import Downstream
@@ -37,14 +38,12 @@ from kvserver.state.replication import (
 from kvserver.storage.commitlog import LOG, CommitLog
 from kvserver.storage.positions import (
     MAX_REWINDS,
-    InsideFrame,
-    LogGone,
     PositionLog,
     Touched,
     pack_rewinds,
     unpack_rewinds,
 )
-from kvserver.storage.wal_batch import DELETE, DELETE_RANGE, PUT, Record, WalError
+from kvserver.storage.wal_batch import DELETE, DELETE_RANGE, PUT, Record
 
 if TYPE_CHECKING:
     from kvserver.replication.incoming import Incoming
@@ -80,7 +79,8 @@ class Node:
         self.snapshots = Snapshots(config, log, index, files, timers)
         self.failover = Failover(self)
         self.upstream: Upstream | None = None
-        self.replicas: list[Downstream] = []
+        self.followers = Followers(log, index)
+        self.replicas = self.followers.links
         #: What to call after an acknowledgement or fsync: those who WAIT.
         self.on_ack: list[Callable[[], None]] = []
         #: A received data set is being put in place.
@@ -144,6 +144,7 @@ class Node:
             # Nobody else has this data set: whoever shares what it began with is to be rewound.
             logger.warning("A primary in spite of positions that were passed over")
             self.log.meta.delete(codec.PADDED_KEY)
+            self.cut_all()  # they ask anew, and are rewound
         self.log.begin_epoch(self.consistency.shared)
         self.host.commit()
         self.consistency.load()
@@ -242,53 +243,12 @@ class Node:
 
     def _acknowledged(self) -> None:
         if self.log.quorum:
-            self.log.acknowledged(self.acked_by_quorum(self.log.quorum))
+            self.log.acknowledged(self.followers.acked_by_quorum(self.log.quorum))
             self.host.acknowledged()
         if self.failover.running:
             self.failover.acknowledged()
         for callback in list(self.on_ack):
             callback()
-
-    def _online(self) -> list[ReplicaState]:
-        """The replicas that are sent frames, each once: a link that nobody has seen break yet says
-        nothing of a replica that came back on another. Those that are being rewound don't count,
-        nor those that have passed over positions."""
-        return [replica.state for replica in self._latest() if replica.is_good]
-
-    def _latest(self) -> list[Downstream]:
-        """The last link of each replica."""
-        return list({(r.state.ip, r.state.port): r for r in self.replicas}.values())
-
-    def is_padded(self, address: tuple[str, int]) -> bool:
-        """Whether the replica at this address has passed over positions."""
-        return any(r.is_padded for r in self._latest() if (r.state.ip, r.state.port) == address)
-
-    def acked_by_quorum(self, count: int) -> int:
-        """The position that so many replicas have."""
-        acked = sorted((state.acked_seq for state in self._online()), reverse=True)
-        return acked[count - 1] if len(acked) >= count else 0
-
-    def acked_by(self, address: tuple[str, int]) -> int:
-        """The position that the replica at this address has; -1: there is none. With `appendfsync
-        always` it must be on its disk: it may have to answer for it alone."""
-        for replica in self._latest():
-            state = replica.state
-            if (state.ip, state.port) == address and (replica.is_good or replica.is_padded):
-                return state.synced_seq if self.log.wait_for_sync else state.acked_seq
-        return -1
-
-    def best_replica(self) -> tuple[str, int] | None:
-        """The address of the online replica that has most."""
-        best = max(self._online(), key=lambda state: state.acked_seq, default=None)
-        return None if best is None else (best.ip, best.port)
-
-    def count_acked(self, seq: int) -> int:
-        """How many replicas have position `seq`."""
-        return sum(state.acked_seq >= seq for state in self._online())
-
-    def count_synced(self, seq: int) -> int:
-        """How many replicas have it on disk."""
-        return sum(state.synced_seq >= seq for state in self._online())
 
     # -- events of this server -------------------------------------------------------------------
 
@@ -528,30 +488,10 @@ class Node:
         if request.last_seq > 0:
             self.state.sync_partial_err += 1
 
-    def announced_port(self) -> int:
-        """The port that others reach this server at."""
-        number = self.config.get_int
-        if number("replica-announce-port"):
-            return number("replica-announce-port")
-        if self.config.get_bool("tls-replication") and number("tls-port"):
-            return number("tls-port")
-        return number("port") or number("tls-port")
-
     def pinned_file(self) -> int | None:
         """The oldest log file that a replica or a full sync needs; None: none is."""
-        needed = [replica.pinned_file() for replica in self.replicas]
-        positions = [replica.pinned_position() for replica in self.replicas]
         kept = self.snapshots.pinned()
-        positions.append(None if kept is None else kept + 1)
-        for seq in positions:
-            if seq is not None:
-                try:
-                    cursor = self.index.open(seq)
-                except (LogGone, InsideFrame, WalError):
-                    continue
-                needed.append(cursor.file_number)
-                cursor.close()
-        return min((number for number in needed if number is not None), default=None)
+        return self.followers.pinned_file(None if kept is None else kept + 1)
 
 
 def _stamp(epoch: int, first: int, last: int) -> Record:

@@ -85,7 +85,14 @@ class Downstream:
             request = replace(request, padded_after=None, consistent_from=0)
         log = node.log
         may_pad = node.config.get_bool("replication-enable-sequence-padding")
-        answer = negotiate.negotiate(request, log.history, log.committed_seq, node.index, may_pad)
+        answer = negotiate.negotiate(
+            request,
+            log.history,
+            log.committed_seq,
+            node.index,
+            may_pad,
+            node.consistency.gaps_end,
+        )
         node.count(answer, request)
         who = self.state.addr
         logger.info("Replica %s asks to go on after %d: %s", who, request.last_seq, answer.kind)

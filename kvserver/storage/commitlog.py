@@ -27,7 +27,15 @@ from collections.abc import Callable
 from typing import Final
 
 from kvserver import history
-from kvserver.codec import HISTORY_KEY, LOCAL_PREFIX, PADDED_KEY, STAMP, STAMP_KEY
+from kvserver.codec import (
+    HISTORY_KEY,
+    LOCAL_PREFIX,
+    PADDED_KEY,
+    STAMP,
+    STAMP_KEY,
+    UNTIL,
+    UNTIL_KEY,
+)
 from kvserver.frames import Frame, FrameError
 from kvserver.history import History
 from kvserver.storage.engine import Engine, EngineError, EngineStalled
@@ -313,9 +321,18 @@ class CommitLog:
                 raise FrameError(f"a frame with operation {op} on column family {cf}")
             if cf == LOG and key.startswith(LOCAL_PREFIX):
                 raise FrameError("a frame with a row of its sender's own")
-        # What was passed over is each data set's own; a primary that was padded forgets it in the
-        # frame of its era (`Node.begin_era`), and a replica that lacks other positions must not.
-        self.install([r for r in records if r[1] != LOG or r[2] != PADDED_KEY])
+        self.install(self._without_padding(records))
+
+    def _without_padding(self, records: list[Record]) -> list[Record]:
+        """A copy of a data set that passes over positions has the same gaps. But one that has gaps
+        of its own goes on saying so, whatever its primary says, until a rewind makes it a copy."""
+        if not any(cf == LOG and key == PADDED_KEY for _, cf, key, _ in records):
+            return records
+        until = self.meta.get(UNTIL_KEY)
+        is_rewinding = until is not None and UNTIL.unpack(until)[0] > self.committed_seq
+        if is_rewinding or self.meta.get(PADDED_KEY) is None:
+            return records
+        return [r for r in records if r[1] != LOG or r[2] != PADDED_KEY]
 
     def install(self, records: list[Record]) -> None:
         """Write these records as they are, in one batch. The last is the stamp, which the position

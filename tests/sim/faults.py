@@ -350,18 +350,30 @@ def fail_over(world: World, name: str = "") -> None:
             world.note(f"{server.name} fails over to {state.ip}")
             server.operate(server.node.failover.begin, (state.ip, state.port), force, timeout)
             if world.plan.careful:
-                if world.plan.kind == "power" and world.random.random() < 0.4:
-                    _arm_power_cut(world, state.ip)
+                if world.plan.kind == "power" and world.random.random() < 0.5:
+                    _cut_the_new_primary(world, server, state.ip)
                 if world.random.random() < 0.5:
                     write(world)
                 settle_failover(world)
 
 
-def _arm_power_cut(world: World, name: str) -> None:
-    if all(server.alive for server in world.servers.values()) and not world.fuses:
+def _cut_the_new_primary(world: World, old: Server, name: str) -> None:
+    """The power goes right after a failover's target took over, or amidst that."""
+    target = world.servers[name]
+    if not target.alive or world.fuses:
+        return
+    if world.random.random() < 0.5:
         world.fuses[name] = world.random.randint(1, FUSE)
         world.powerless.add(name)
-        _restart_later(world, name)
+    else:
+        for _ in range(300):
+            world.sleep(0.001)
+            if target.state.role == PRIMARY or not target.alive or not old.node.failover.running:
+                break
+        if target.alive:
+            world.powerless.add(name)
+            world.kill(target, silently=True)
+    _restart_later(world, name)
 
 
 def settle_failover(world: World) -> None:

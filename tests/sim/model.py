@@ -73,8 +73,7 @@ class Model:
     def __init__(self) -> None:
         #: (replication id, position) -> (digest, epoch).
         self.states: dict[tuple[str, int], tuple[int, int]] = {}
-        #: Positions were passed over somewhere: whoever copies from there may lack rows as well, and
-        #: only that everybody catches up is promised any more.
+        #: Positions were passed over somewhere: what was acknowledged may be gone.
         self.padded = False
         self.checked = 0
 
@@ -83,8 +82,6 @@ class Model:
         place = place_of(rows)
         if place.until and place.until >= place.first:
             raise Violation(f"{name} writes at {place}, but isn't equal to any primary yet")
-        if self.padded:
-            return
         key = (place.replid, place.seq)
         state = (digest, place.epoch)
         if self.states.setdefault(key, state) != state:
@@ -94,7 +91,7 @@ class Model:
         """A node is in this state."""
         place = place_of(rows)
         self.padded = self.padded or place.padded
-        if self.padded or not place.sound:
+        if not place.sound:
             return
         self.checked += 1
         state = self.states.get((place.replid, place.seq))

@@ -209,7 +209,17 @@ def _keep_keys(write: Any) -> Any:
 
 
 def _rewind_to_each_other() -> AbstractContextManager[Any]:
-    return patch.object(Node, "_is_leaving_its_state", lambda _self: False)
+    """Who is being rewound goes on serving others."""
+    begin = Rewind.begin
+    stack = ExitStack()
+
+    def mutant(self: Rewind) -> None:
+        with patch.object(Node, "cut_all", lambda _self: None):
+            begin(self)
+
+    stack.enter_context(patch.object(Rewind, "begin", mutant))
+    stack.enter_context(patch.object(Node, "_is_leaving_its_state", lambda _self: False))
+    return stack
 
 
 def _old_snapshot(forget: Any) -> Any:

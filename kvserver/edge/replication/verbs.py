@@ -38,10 +38,10 @@ class Verbs:
         self._node.promote()
 
     def failover(self, target: tuple[str, int] | None, force: bool, timeout_ms: int) -> None:
-        address = target or self._node.best_replica()
+        address = target or self._node.followers.best()
         if address is None:
             raise errors.error("FAILOVER requires connected replicas.")
-        if self._node.is_padded(address) and not force:
+        if self._node.followers.is_padded(address) and not force:
             raise errors.error(
                 "FAILOVER target replica has passed over positions and lacks their writes; FORCE "
                 "promotes it all the same."
@@ -111,10 +111,10 @@ class Verbs:
     # -- acknowledgements ------------------------------------------------------------------------
 
     def count_acked(self, seq: int) -> int:
-        return self._node.count_acked(seq)
+        return self._node.followers.count_acked(seq)
 
     def count_synced(self, seq: int) -> int:
-        return self._node.count_synced(seq)
+        return self._node.followers.count_synced(seq)
 
     @property
     def on_ack(self) -> list[Callable[[], None]]:
