@@ -8,6 +8,8 @@
 VENV  := .venv
 BIN   := $(VENV)/bin
 RUN   := .venv-run
+# A file's tests share servers: they stay together.
+PARALLEL := -n 2 --dist loadfile
 BASE  ?= python:3.12-slim
 IMAGE ?= kvserver
 # Works without an engine, a daemon or privileges for mounts; `$(BUILDAH) images` lists the result.
@@ -20,14 +22,14 @@ run: $(RUN)/run.stamp ## install, and serve 127.0.0.1:6379 with data in ./data
 	@exec $(RUN)/bin/kvserver --dir ./data
 
 test: $(VENV)/test.stamp ## install what the tests need, and run them
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 # The site-packages of $(RUN) come first, and the working directory not at all: `import kvserver`
 # finds the compiled package, in pytest as in the servers that the tests start.
 test-compiled: $(VENV)/test.stamp $(RUN)/run.stamp ## the same tests on what `run` uses; TESTS=...
 	@site=$$($(RUN)/bin/python -c 'import sysconfig; print(sysconfig.get_path("platlib"))') && \
 	PYTHONSAFEPATH=1 PYTHONPATH=$$site:$(CURDIR) KVSERVER_TEST_COMPILED=1 \
-		$(BIN)/python -m pytest -o pythonpath=tests $(TESTS)
+		$(BIN)/python -m pytest $(PARALLEL) -o pythonpath=tests $(TESTS)
 
 test-long: $(VENV)/test.stamp ## the tests that take minutes
 	$(BIN)/python -m pytest -m long --timeout 3600

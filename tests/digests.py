@@ -17,7 +17,7 @@ from kvserver.admin.discarded import Discarded, read
 
 def digest(server: Server) -> list[Any]:
     """[position, epoch, replication id, digest, number of keys] now."""
-    reply: list[Any] = server.client().execute_command("REPLDIGEST")
+    reply: list[Any] = server.client(socket_timeout=120).execute_command("REPLDIGEST")
     return reply
 
 

@@ -13,7 +13,7 @@ u64 = st.integers(0, (1 << 64) - 1)
 u32 = st.integers(0, (1 << 32) - 1)
 a_frame = st.builds(
     Frame,
-    st.integers(frames.DATA, frames.VALUES_END),
+    st.sampled_from((frames.DATA, frames.FILES, frames.CHUNK, frames.VALUES)),
     u64,
     u64,
     u64,

@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,13 +34,20 @@ def root_logger_as_before() -> Iterator[None]:
             handler.close()
 
 
+def setup(*args: Any) -> None:
+    """`logs.setup` without pytest's handlers: what they capture must be text, which another
+    process can be sent."""
+    logging.getLogger().handlers.clear()
+    logs.setup(*args)
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "server.log"
 
 
 def test_line_is_that_of_redis(path: Path) -> None:
-    logs.setup("debug", str(path), "line", master)
+    setup("debug", str(path), "line", master)
     log.debug("one")
     log.log(logs.VERBOSE, "two")
     log.info("three %d", 3)
@@ -68,7 +76,7 @@ def test_line_is_that_of_redis(path: Path) -> None:
     ],
 )
 def test_levels(path: Path, level: str, logged: list[str]) -> None:
-    logs.setup("debug", str(path), "json", master)
+    setup("debug", str(path), "json", master)
     logs.set_level(level)
     for name in ("debug", "verbose", "notice", "warning"):
         log.log(logs.LEVELS[name], "message")
@@ -77,7 +85,7 @@ def test_levels(path: Path, level: str, logged: list[str]) -> None:
 
 def test_role_is_asked_each_time(path: Path) -> None:
     roles = iter("CMS")
-    logs.setup("notice", str(path), "line", lambda: next(roles))
+    setup("notice", str(path), "line", lambda: next(roles))
     for _ in range(3):
         log.info("x")
     found = [LINE.fullmatch(line) for line in path.read_text().splitlines()]
@@ -85,7 +93,7 @@ def test_role_is_asked_each_time(path: Path) -> None:
 
 
 def test_json(path: Path) -> None:
-    logs.setup("notice", str(path), "json", master)
+    setup("notice", str(path), "json", master)
     log.info('say "%s"', "a\nb\udcff")
     fields = json.loads(path.read_text())
     when = fields.pop("time")
@@ -100,7 +108,7 @@ def test_json(path: Path) -> None:
 
 @pytest.mark.parametrize("fmt", ["line", "json"])
 def test_exception(path: Path, fmt: str) -> None:
-    logs.setup("notice", str(path), fmt, master)
+    setup("notice", str(path), fmt, master)
     try:
         raise ValueError("forged\n1:M 01 Jan 2026 00:00:00.000 * line\x1b[2J")
     except ValueError:
@@ -115,7 +123,7 @@ def test_exception(path: Path, fmt: str) -> None:
 
 
 def test_client_cannot_forge_a_line(path: Path) -> None:
-    logs.setup("notice", str(path), "line", master)
+    setup("notice", str(path), "line", master)
     log.info("name: %s", "x\r\n1:M 01 Jan 2026 00:00:00.000 * forged\u2028\x1b\x9b")
     lines = path.read_text().splitlines()
     assert len(lines) == 1
@@ -123,7 +131,7 @@ def test_client_cannot_forge_a_line(path: Path) -> None:
 
 
 def test_stdout(capfd: pytest.CaptureFixture[str]) -> None:
-    logs.setup("notice", "", "line", master)
+    setup("notice", "", "line", master)
     log.info("Ready: \u20ac \udc80")
     out, err = capfd.readouterr()
     assert out.endswith("* Ready: \u20ac \\udc80\n")
@@ -132,8 +140,8 @@ def test_stdout(capfd: pytest.CaptureFixture[str]) -> None:
 
 def test_setup_again_replaces(tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
-    logs.setup("notice", str(first), "line", master)
-    logs.setup("notice", str(second), "line", master)
+    setup("notice", str(first), "line", master)
+    setup("notice", str(second), "line", master)
     log.info("here")
     assert first.read_text() == ""
     assert "here" in second.read_text()
@@ -141,7 +149,7 @@ def test_setup_again_replaces(tmp_path: Path) -> None:
 
 def test_appends_and_follows_logrotate(path: Path) -> None:
     path.write_text("before\n")
-    logs.setup("notice", str(path), "line", master)
+    setup("notice", str(path), "line", master)
     log.info("one")
     moved = path.rename(path.with_suffix(".1"))
     log.info("two")
@@ -151,7 +159,7 @@ def test_appends_and_follows_logrotate(path: Path) -> None:
 
 
 def test_file_that_cannot_be_opened_keeps_the_old_log(path: Path, tmp_path: Path) -> None:
-    logs.setup("notice", str(path), "line", master)
+    setup("notice", str(path), "line", master)
     with pytest.raises(OSError):
         logs.setup("debug", str(tmp_path / "missing" / "log"), "line", master)
     log.info("still here")
@@ -159,9 +167,9 @@ def test_file_that_cannot_be_opened_keeps_the_old_log(path: Path, tmp_path: Path
 
 
 def test_full_disk_is_survived(capfd: pytest.CaptureFixture[str]) -> None:
-    logs.setup("notice", "/dev/full", "line", master)
+    setup("notice", "/dev/full", "line", master)
     log.info("lost")
-    logs.setup("notice", "", "line", master)
+    setup("notice", "", "line", master)
     log.info("kept")
     out, err = capfd.readouterr()
     assert "kept" in out
@@ -169,7 +177,7 @@ def test_full_disk_is_survived(capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_wrong_arguments_do_not_raise(path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    logs.setup("notice", str(path), "line", master)
+    setup("notice", str(path), "line", master)
     handlers = logging.getLogger().handlers
     (handler,) = [one for one in handlers if isinstance(one, logs.LogHandler)]
     handler.handle(logging.LogRecord("x", logging.INFO, __file__, 1, "%d", ("word",), None))
