@@ -15,8 +15,8 @@ from harness import Server, encode_command, wait_until
 from replies import END, Command, transcript
 
 from kvserver import resp
-from kvserver.state.context import Blocked
 from kvserver.state.admission import FAILED
+from kvserver.state.context import Blocked
 
 SCRIPTS: dict[str, list[Command]] = {
     "empty": [("MULTI",), ("EXEC",)],
