@@ -132,7 +132,7 @@ class Node:
         self.state.role = PRIMARY
         self.state.primary_host, self.state.primary_port = "", 0
         self.begin_era()
-        logger.info("This server is a primary now, epoch %d", self.log.epoch)
+        logger.info("This server is a primary now")
         self.upstream_changed()
 
     def begin_era(self) -> None:
@@ -146,6 +146,7 @@ class Node:
             self.log.meta.delete(codec.PADDED_KEY)
             self.cut_all()  # they ask anew, and are rewound
         self.log.begin_epoch(self.consistency.shared)
+        logger.info("Epoch %d begins at position %d", self.log.epoch, self.log.last_seq)
         self.host.commit()
         self.consistency.load()
         self._show_consistency()

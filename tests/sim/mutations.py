@@ -17,6 +17,7 @@ from kvserver.frames import Frame
 from kvserver.history import History
 from kvserver.replication import node
 from kvserver.replication.consistency import Consistency
+from kvserver.replication.followers import Followers
 from kvserver.replication.node import Node
 from kvserver.replication.replica import Upstream
 from kvserver.replication.rewind import Rewind
@@ -234,7 +235,7 @@ def _old_snapshot(forget: Any) -> Any:
 
 
 def _hasty(_acked_by: Any) -> Any:
-    return lambda self, _address: self.log.committed_seq
+    return lambda self, _address: self._log.committed_seq
 
 
 def _hasty_failover() -> AbstractContextManager[Any]:
@@ -245,14 +246,14 @@ def _hasty_failover() -> AbstractContextManager[Any]:
     def mutant(self: Node, request: PsyncRequest) -> None:
         take_over(self, replace(request, forced=True))
 
-    stack.enter_context(patch.object(Node, "acked_by", _hasty(None)))
+    stack.enter_context(patch.object(Followers, "acked_by", _hasty(None)))
     stack.enter_context(patch.object(Node, "_take_over", mutant))
     return stack
 
 
 def _unsynced_target(_acked_by: Any) -> Any:
-    def mutant(self: Node, address: tuple[str, int]) -> int:
-        states = [s for s in self._online() if (s.ip, s.port) == address]
+    def mutant(self: Followers, address: tuple[str, int]) -> int:
+        states = [s for s in self._good() if (s.ip, s.port) == address]
         return states[0].acked_seq if states else -1
 
     return mutant
@@ -298,7 +299,7 @@ MUTANTS = [
     mutant("failover: nobody looks what the target has", _hasty_failover, kind="power"),
     mutant(
         "failover: the target need not have fsynced",
-        _method(Node, "acked_by", _unsynced_target),
+        _method(Followers, "acked_by", _unsynced_target),
         kind="power",
     ),
 ]

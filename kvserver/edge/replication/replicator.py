@@ -105,7 +105,7 @@ class Replicator:
         if primary is not None:
             self.node.follow(*primary)
         elif not self._is_new and self._marker != (log.epoch, log.committed_seq):
-            logger.info("The last stop was not a clean one of a primary: an epoch begins")
+            logger.info("The last stop was not a clean one of a primary")
             self.node.begin_era()
         self.host.role_changed()
         self._files.start(self._files.in_worker(self._directories.forget_old))
