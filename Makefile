@@ -1,8 +1,8 @@
 # Thin targets; the work is in kvserver, pytest, ruff and mypy.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-compiled test-long style types bench bench-write bench-failover soak \
-	wheel image clean
+.PHONY: help run test test-compiled test-long style types bench bench-write bench-replicas bench-failover \
+	soak wheel image clean
 
 # Tests run the source as it is; `run` and `bench` an installed copy with its hot modules compiled.
 VENV  := .venv
@@ -46,6 +46,9 @@ bench: $(VENV)/test.stamp $(RUN)/run.stamp ## compare with redis-server
 
 bench-write: $(VENV)/test.stamp $(RUN)/run.stamp ## the same, and write docs/benchmarks.md
 	$(BIN)/python -m benchmarks --kvserver $(RUN)/bin/kvserver --write
+
+bench-replicas: $(VENV)/test.stamp $(RUN)/run.stamp ## what replicas cost, and whether they keep up
+	$(BIN)/python -m benchmarks.replicas --kvserver $(RUN)/bin/kvserver
 
 bench-failover: $(VENV)/test.stamp $(RUN)/run.stamp ## how long writes wait for a planned failover
 	$(BIN)/python -m benchmarks.failover --kvserver $(RUN)/bin/kvserver

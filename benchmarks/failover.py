@@ -172,14 +172,15 @@ def measure(program: Program, directory: Path, count: int, shape: Shape) -> Resu
     try:
         for server in servers:
             server.start()
-        _follow(servers[1], servers[0])
+        follow(servers[1], servers[0])
         return _measure(program.name, servers, count, shape)
     finally:
         for server in servers:
             server.close()
 
 
-def _follow(replica: Server, primary: Server) -> None:
+def follow(replica: Server, primary: Server) -> None:
+    """Make it a replica, and wait until its link is up."""
     admin = Admin(replica.port)
     admin.ask("REPLICAOF", "127.0.0.1", str(primary.port))
     deadline = time.monotonic() + PATIENCE_SECONDS
