@@ -59,11 +59,13 @@ def negotiate(
     fork = history.fork(last, request.history, request.last_seq)
     if fork is None:
         return Answer(FULLRESYNC, 0, "the data sets have nothing in common")
+    if request.last_seq < gaps_end:
+        return Answer(FULLRESYNC, 0, "this server has passed over the positions after that")
     reason = "the replica's position is in the shared history"
     shared = fork
     if request.padded_after is not None and request.can_rewind:
         fork = min(fork, request.padded_after)
-    if fork == request.last_seq >= gaps_end and _is_sound(request, history, last):
+    if fork == request.last_seq and _is_sound(request, history, last):
         gone = _gone(log, fork + 1)
         if not gone:
             return Answer(CONTINUE, fork, reason)

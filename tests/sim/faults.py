@@ -405,13 +405,15 @@ def lose_leader(world: World) -> None:
     best = max(
         (s for s in world.alive if not s.node.consistency.until),
         key=lambda server: (server.log.epoch, server.log.committed_seq),
+        default=None,
     )
-    world.leader = best.name
-    best.operate(best.node.promote)
-    for server in world.alive:
-        if server is not best:
-            point(world, server, best.name)
-    world.disks[victim.name].primary = (best.name, PORT)
+    if best is not None:
+        world.leader = best.name
+        best.operate(best.node.promote)
+        for server in world.alive:
+            if server is not best:
+                point(world, server, best.name)
+        world.disks[victim.name].primary = (best.name, PORT)
     _restart_later(world, victim.name)
 
 

@@ -263,7 +263,11 @@ class Server:
         self.node.before_reopen()
         self.world.step("reopen")
         self.engine.reopen()
-        self.reload()
+        try:
+            self.reload()
+        except EngineStalled:  # the genesis of a data set that had none yet: as edge.recovery does
+            self.call_later(1.0, self._recover)
+            return
         self.log.failed = self.log.sync_failed = False
         self.world.step("reopened")
         self.node.reopened()
