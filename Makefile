@@ -1,7 +1,7 @@
 # Thin targets; the work is in kvserver, pytest, ruff and mypy.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-compiled test-long style types bench bench-write bench-replicas bench-failover \
+.PHONY: help run test test-clients test-compiled test-long style types bench bench-write bench-replicas bench-failover \
 	soak wheel image clean
 
 # Tests run the source as it is; `run` and `bench` an installed copy with its hot modules compiled.
@@ -23,6 +23,9 @@ run: $(RUN)/run.stamp ## install, and serve 127.0.0.1:6379 with data in ./data
 
 test: $(VENV)/test.stamp ## install what the tests need, and run them
 	$(BIN)/python -m pytest $(PARALLEL)
+
+test-clients: $(VENV)/clients.stamp ## Celery, rq, BullMQ ... work on a server that is killed; TESTS=...
+	$(BIN)/python -m pytest --timeout 300 $(or $(TESTS),tests/clients)
 
 # The site-packages of $(RUN) come first, and the working directory not at all: `import kvserver`
 # finds the compiled package, in pytest as in the servers that the tests start.
@@ -70,7 +73,7 @@ image: ## build the container image with docker, else buildah
 	fi
 
 clean: ## remove the environment and caches, never the data
-	rm -rf $(VENV) $(RUN) build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(RUN) build dist *.egg-info tests/clients/node/node_modules .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 SOURCES := $(shell find kvserver -name '*.py')
@@ -95,4 +98,15 @@ $(RUN)/run.stamp: pyproject.toml setup.py $(SOURCES) | $(RUN)/bin/python
 $(VENV)/test.stamp: pyproject.toml | $(VENV)/bin/python
 	@echo "Installing kvserver and what its tests need into $(VENV)"
 	@KVSERVER_PURE=1 $(BIN)/python -m pip install -q -e '.[test]'
+	@touch $@
+
+$(VENV)/clients.stamp: $(VENV)/test.stamp tests/clients/node/package.json
+	@echo "Installing the clients that are tested, from PyPI and npm"
+	@KVSERVER_PURE=1 $(BIN)/python -m pip install -q -e '.[test,clients]'
+	@if command -v npm >/dev/null; then \
+		cd tests/clients/node && \
+		npm install --no-package-lock --ignore-scripts --no-audit --no-fund --loglevel error; \
+	else \
+		echo "npm is missing: the clients of node are not tested"; \
+	fi
 	@touch $@

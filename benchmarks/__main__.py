@@ -12,11 +12,22 @@ import tempfile
 from pathlib import Path
 
 from benchmarks import report
-from benchmarks.measure import Figures, Load, measure
+from benchmarks.measure import Figures, Load, measure, prepare
 from tests.harness import KVSERVER, REDIS, Program, Server
 
 TESTS = ["set", "get", "incr", "mset"]
 PIPELINES = {1: 60_000, 16: 300_000, 64: 300_000}
+COLLECTIONS = [
+    *("lpush", "rpop", "sadd", "spop", "hset", "zadd", "zpopmin", "xadd"),
+    *("lrange_100", "lrange_300", "lrange_500", "lrange_600"),
+]
+#: A pipeline of ranges would be megabytes of replies at once.
+COLLECTION_LOADS = [
+    Load(test, pipeline, 5_000 if test.startswith("lrange") else requests)
+    for pipeline, requests in ((1, 30_000), (16, 100_000))
+    for test in COLLECTIONS
+    if pipeline == 1 or not test.startswith("lrange")
+]
 DOCUMENT = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 
 
@@ -51,6 +62,7 @@ def _row(servers: list[Server], load: Load, rounds: int) -> report.Row:
     samples: list[list[Figures]] = [[], []]
     for _ in range(rounds):
         for server, figures in zip(servers, samples, strict=True):
+            prepare(server.port, load)
             figures.append(measure(server.port, server.pid, load))
     row = (load, report.combine(samples[0]), report.combine(samples[1]))
     print(report.line(row), flush=True)
@@ -66,6 +78,7 @@ def main() -> None:
     options = parser.parse_args()
     ours = Program("kvserver", (options.kvserver,), KVSERVER.directives)
     loads = [Load(t, p, n) for p, n in PIPELINES.items() for t in options.tests]
+    loads += [load for load in COLLECTION_LOADS if options.tests == TESTS]
     always = [Load("set", 1, 60_000), Load("set", 16, 200_000)]
     sections = []
     for fsync, chosen in (("everysec", loads), ("always", always)):

@@ -13,6 +13,19 @@ import subprocess
 from typing import NamedTuple
 
 TICKS = os.sysconf("SC_CLK_TCK")
+#: Loads that redis-benchmark has no test for, or whose test would fill the list each time.
+COMMANDS = {
+    **{f"lrange_{n}": ["LRANGE", "mylist", "0", str(n - 1)] for n in (100, 300, 500, 600)},
+    "xadd": ["XADD", "mystream", "*", "field", "__rand_int__"],
+}
+#: What must be there for a test to do any work: (the test that fills it, how often). Pops take
+#: what they need.
+FILLED_BY = {
+    "rpop": ("lpush", None),
+    "spop": ("sadd", None),
+    "zpopmin": ("zadd", None),
+    **{f"lrange_{n}": ("lpush", 1000) for n in (100, 300, 500, 600)},
+}
 
 
 class Load(NamedTuple):
@@ -55,10 +68,18 @@ def measure(port: int, pid: int, load: Load) -> Figures:
     )
 
 
+def prepare(port: int, load: Load) -> None:
+    """Fill what the load reads or pops from; not measured."""
+    if load.test in FILLED_BY:
+        filler, times = FILLED_BY[load.test]
+        _redis_benchmark(port, load._replace(test=filler, requests=times or load.requests))
+
+
 def _redis_benchmark(port: int, load: Load) -> dict[str, str]:
-    command = ["redis-benchmark", "-p", str(port), "--csv", "-t", load.test]
+    command = ["redis-benchmark", "-p", str(port), "--csv"]
     command += ["-n", str(load.requests), "-P", str(load.pipeline), "-c", str(load.clients)]
     command += ["-d", str(load.value_bytes), "-r", str(load.keys)]
+    command += COMMANDS.get(load.test) or ["-t", load.test]
     run = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
     lines = [line for line in run.stdout.splitlines() if line.startswith('"')]
     return next(csv.DictReader(lines))

@@ -43,6 +43,22 @@ def parse_timeout_ms(text: bytes, now_ms: int) -> int:
     return _checked_timeout(timeout, now_ms)
 
 
+def parse_timeout_seconds(text: bytes, now_ms: int) -> int:
+    """A time-out in seconds, perhaps with a fraction, in milliseconds; 0: none
+    (getTimeoutFromObjectOrReply)."""
+    seconds = numbers.parse_long_double(text)
+    if seconds is None:
+        raise errors.timeout_not_float()
+    if seconds.infinite:
+        raise errors.timeout_negative() if seconds.mantissa < 0 else errors.timeout_out_of_range()
+    mantissa, exponent = seconds.mantissa * 1000, seconds.exponent
+    # Rounded up: a tiny time-out isn't none at all.
+    timeout = mantissa << exponent if exponent >= 0 else -(-mantissa >> -exponent)
+    if timeout > INT64_MAX:
+        raise errors.timeout_out_of_range()
+    return _checked_timeout(timeout, now_ms)
+
+
 def _checked_timeout(timeout_ms: int, now_ms: int) -> int:
     if timeout_ms < 0:
         raise errors.timeout_negative()

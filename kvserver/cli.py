@@ -11,10 +11,13 @@ import sys
 from collections.abc import Callable, Sequence
 
 from kvserver import __version__, config_file, logs
+from kvserver.acl.loading import configured_user
+from kvserver.acl.selector import RuleError
 from kvserver.admin import failover, rewound
-from kvserver.config import Config, ConfigError
+from kvserver.config import Config, ConfigError, wire
 from kvserver.edge.app import run
 from kvserver.edge.listeners import ListenError
+from kvserver.state.acl import startup_users
 from kvserver.state.table import CommandTable
 from kvserver.storage.commitlog import EngineError
 
@@ -66,10 +69,20 @@ def _rename_check() -> Callable[[Sequence[str]], None]:
     return lambda words: table.rename(*words)
 
 
-def _serve(argv: list[str]) -> int:
+def _check_user(words: Sequence[str]) -> None:
+    """Refuses a `user` whose rules aren't right."""
     try:
-        config = config_file.load(argv, sys.stdin.read, {"rename-command": _rename_check()})
+        configured_user([wire(word) for word in words], all_channels=False)
+    except RuleError as error:
+        raise ConfigError(str(error)) from None
+
+
+def _serve(argv: list[str]) -> int:
+    checks = {"rename-command": _rename_check(), "user": _check_user}
+    try:
+        config = config_file.load(argv, sys.stdin.read, checks)
         _set_up_log(config)
+        startup_users(config)  # before any data is touched
         run(config)
     except (ConfigError, EngineError, ListenError, OSError) as error:
         print(f"kvserver: {error}", file=sys.stderr)

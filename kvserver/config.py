@@ -106,6 +106,10 @@ class Kind(Generic[T]):
         """What stands after the name in a file; one empty word for an empty value."""
         return [str(value)]
 
+    def lines(self, value: T) -> list[list[str]]:
+        """The words of each line of a file; several for kinds whose lines add up."""
+        return [self.words(value)]
+
     def show(self, value: T) -> str:
         """What CONFIG GET answers."""
         return " ".join(self.words(value))
@@ -265,8 +269,10 @@ class Row:
     secret: bool = False
     #: Setting the present value again is a change: the file that it names may be a new one.
     reload: bool = False
-    #: For the file and the command line; CONFIG GET, SET and REWRITE don't know it.
+    #: For the file and the command line; CONFIG GET and SET don't know it, and REWRITE only if it
+    #: is `rewritten`.
     file_only: bool = False
+    rewritten: bool = False
     #: What conf/kvserver.conf shows, commented out, when there is no default.
     example: str = ""
 

@@ -256,8 +256,9 @@ class _Document:
             self._lines[index] = texts.pop(0) if texts else None
 
     def _line(self, row: Row) -> str:
-        words = row.kind.words(self._config.value(row.name))
-        return " ".join([row.name, *map(quote, words)])
+        """The directive's line, or lines."""
+        lines = row.kind.lines(self._config.value(row.name))
+        return "\n".join(" ".join([row.name, *map(quote, words)]) for words in lines)
 
     def _append(self, row: Row) -> None:
         if SIGNATURE not in self._lines:
@@ -283,8 +284,7 @@ def rewritten(config: Config, text: str) -> str:
     file can't be loaded, because an included file can't.
     """
     document = _Document(config, text)
-    rows = [row for row in config.rows if not row.file_only]
-    for row in rows:
+    for row in _written(config):
         document.rewrite(row)
     for row in _differences(config, str(document)):
         document.move_to_end(row)
@@ -295,8 +295,12 @@ def _differences(config: Config, text: str) -> list[Row]:
     """The rows whose value the text gets wrong."""
     loaded = Config(config.rows)
     _Loader(loaded, {}).text(text, config.path or "")
-    rows = [row for row in config.rows if not row.file_only]
-    return [row for row in rows if loaded.value(row.name) != config.value(row.name)]
+    return [row for row in _written(config) if loaded.value(row.name) != config.value(row.name)]
+
+
+def _written(config: Config) -> list[Row]:
+    """The rows that REWRITE writes."""
+    return [row for row in config.rows if row.rewritten or not row.file_only]
 
 
 def rewrite(config: Config) -> None:

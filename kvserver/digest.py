@@ -55,7 +55,7 @@ class View:
         self.replid = history.decode(eras).upto(self.last_seq).current.replid
         #: Whether it is what some primary had at this position: not so after a rewind, until
         #: the frames that its rows were ahead of have come.
-        self.consistent: bool = not until or UNTIL.unpack(until)[0] <= self.last_seq
+        self.consistent: bool = not until or UNTIL.unpack_from(until)[0] <= self.last_seq
 
     def _log_row(self, key: bytes) -> bytes:
         """A row of the log column family; empty if there is none."""

@@ -33,6 +33,7 @@ from kvserver.kinds import (
     EventFlags,
     Percentiles,
     Primary,
+    Users,
 )
 
 
@@ -130,7 +131,7 @@ _GENERAL: Final = Group(
             immutable=True, example="/var/log/kvserver/kvserver.log"),
         Row("log-format", Enum("line", "json"), "line",
             "Log lines as Redis writes them, or one JSON object each.", immutable=True),
-        Row("databases", Int(1, 1 << 16), "16",
+        Row("databases", Int(1, 1 << 15), "16",
             "The number of databases that SELECT can choose from.", immutable=True),
         Row("hz", Int(0, INT_MAX, clamp=(1, 500)), "10",
             "How many times a second the periodic work runs; values are moved into 1 to 500."),
@@ -145,6 +146,16 @@ _SECURITY: Final = Group(
         Row("requirepass", Text("any text"), "",
             "The password that clients must give with AUTH or HELLO; empty asks for none.",
             secret=True, example="a-long-random-password"),
+        Row("user", Users(), "",
+            "A user and what it may do, as in ACL SETUSER; may stand several times.",
+            immutable=True, secret=True, file_only=True, rewritten=True,
+            example="alice on >a-long-random-password ~alice:* +@all -@dangerous"),
+        Row("aclfile", _FILE, "",
+            "A file of users, for ACL LOAD and ACL SAVE; instead of `user`.",
+            immutable=True, example="/etc/kvserver/users.acl"),
+        Row("acl-pubsub-default", Enum("allchannels", "resetchannels"), "resetchannels",
+            "Whether a new user may use all channels, or none."),
+        Row("acllog-max-len", Int(0, LONG_MAX), "128", "The entries that ACL LOG keeps."),
         Row("rename-command", Lines(2, 'a command and its new name, or "" to remove it'), "",
             "Gives a command another name, or none; may stand several times.",
             immutable=True, secret=True, file_only=True, example='FLUSHALL ""'),
@@ -166,6 +177,8 @@ _CLIENTS: Final = Group(
             "normal 0 0 0 replica 256mb 64mb 60 pubsub 32mb 8mb 60",
             "Disconnects a client whose unread replies exceed the hard size, or the soft size for "
             "that many seconds; 0 is no limit, and a class that is left out keeps its limits."),
+        Row("tracking-table-max-keys", Int(0, LONG_MAX), "1000000",
+            "The keys that CLIENT TRACKING remembers at most; 0 sets no limit."),
     ),
 )
 
@@ -184,10 +197,47 @@ _DATA: Final = Group(
         Row("maxmemory", Fixed("0", "the data is on disk, memory does not limit it"), "0",
             "Nothing is evicted; row-cache-size and rocksdb.block_cache_size bound the memory."),
         Row("maxmemory-policy", Enum("noeviction"), "noeviction", "No key is ever evicted."),
+        Row("hll-sparse-max-bytes", Size(), "3000",
+            "A HyperLogLog whose sparse representation would be larger becomes dense."),
+        Row("stream-node-max-bytes", Size(), "4096",
+            "How large nodes of streams would be in Redis, where XTRIM ~ drops whole ones; 0 sets "
+            "no limit."),
+        Row("stream-node-max-entries", Int(0, LONG_MAX), "100",
+            "The same in entries."),
         Row("writer-id-expiration", Int(0, INT_MAX, "seconds"), "604800",
             "How long a writer of ONCE that sends nothing is remembered; 0 is for ever."),
         Row("row-cache-size", Size(), "256mb",
             "The memory for rows that were read or written lately."),
+    ),
+)
+
+#: Up to where Redis would use the small encodings: what OBJECT ENCODING answers, and which
+#: collections the SCAN family returns whole.
+_ENCODINGS: Final = Group(
+    "Encodings",
+    (
+        Row("hash-max-listpack-entries", Int(0, LONG_MAX), "512",
+            "OBJECT ENCODING says listpack for a hash of at most so many fields.",
+            aliases=("hash-max-ziplist-entries",)),
+        Row("hash-max-listpack-value", Size(), "64",
+            "OBJECT ENCODING says listpack for a hash whose fields and values are at most so long.",
+            aliases=("hash-max-ziplist-value",)),
+        Row("list-max-listpack-size", Int(-INT_MAX - 1, INT_MAX), "-2",
+            "OBJECT ENCODING says listpack for a list of at most so many elements, or, if "
+            "negative, of at most 4, 8, 16, 32 or 64 KB (-1 to -5).",
+            aliases=("list-max-ziplist-size",)),
+        Row("set-max-intset-entries", Int(0, INT_MAX), "512",
+            "OBJECT ENCODING says intset for a set of at most so many integers."),
+        Row("set-max-listpack-entries", Int(0, INT_MAX), "128",
+            "OBJECT ENCODING says listpack for a set of at most so many members."),
+        Row("set-max-listpack-value", Int(0, INT_MAX), "64",
+            "OBJECT ENCODING says listpack for a set whose members are at most so long."),
+        Row("zset-max-listpack-entries", Int(0, LONG_MAX), "128",
+            "OBJECT ENCODING says listpack for a sorted set of at most so many members.",
+            aliases=("zset-max-ziplist-entries",)),
+        Row("zset-max-listpack-value", Int(0, LONG_MAX), "64",
+            "OBJECT ENCODING says listpack for a sorted set whose members are at most so long.",
+            aliases=("zset-max-ziplist-value",)),
     ),
 )
 
@@ -266,6 +316,9 @@ _OBSERVATION: Final = Group(
         Row("slowlog-max-len", Int(0, LONG_MAX), "128", "The entries that the slow log keeps."),
         Row("latency-monitor-threshold", Int(0, LONG_MAX, "milliseconds"), "0",
             "Events that take at least this long go to LATENCY; 0 turns it off."),
+        Row("busy-reply-threshold", Int(0, LONG_MAX, "milliseconds"), "5000",
+            "A script that runs for longer may be killed, and others are told BUSY; 0: never.",
+            aliases=("lua-time-limit",)),
         Row("latency-tracking", Bool(), "yes",
             "Keeps a histogram of the latency of each command, for INFO and LATENCY HISTOGRAM."),
         Row("latency-tracking-info-percentiles", Percentiles(), "50 99 99.9",
@@ -333,6 +386,7 @@ GROUPS: Final = (
     _SECURITY,
     _CLIENTS,
     _DATA,
+    _ENCODINGS,
     _REPLICATION,
     _OBSERVATION,
     _ROCKSDB,

@@ -71,8 +71,16 @@ def unsupported_option(option: bytes) -> RedisError:
     return RedisError(f"ERR Unsupported option {_echo(option, len(option))}")
 
 
+def unknown_argument(word: bytes) -> RedisError:
+    return RedisError(f"ERR unknown argument: {_echo(word, len(word))}")
+
+
 def timeout_not_integer() -> RedisError:
     return RedisError("ERR timeout is not an integer or out of range")
+
+
+def timeout_not_float() -> RedisError:
+    return RedisError("ERR timeout is not a float or out of range")
 
 
 def timeout_negative() -> RedisError:
@@ -81,6 +89,10 @@ def timeout_negative() -> RedisError:
 
 def timeout_out_of_range() -> RedisError:
     return RedisError("ERR timeout is out of range")
+
+
+def no_samples(event: bytes) -> RedisError:
+    return RedisError(f"ERR No samples available for event '{_echo(event, len(event))}'")
 
 
 def invalid_cursor() -> RedisError:
@@ -98,12 +110,73 @@ def no_such_key() -> RedisError:
     return RedisError("ERR no such key")
 
 
+def busy_key() -> RedisError:
+    return RedisError("BUSYKEY Target key name already exists.")
+
+
+def migration_not_connected() -> RedisError:
+    return RedisError("IOERR error or timeout connecting to the client")
+
+
+def migration_failed(doing: str) -> RedisError:
+    """``doing``: reading or writing."""
+    return RedisError(f"IOERR error or timeout {doing} to target instance")
+
+
+def target_replied(line: bytes) -> RedisError:
+    return RedisError(f"ERR Target instance replied with error: {_echo(line, len(line))}")
+
+
 def offset_out_of_range() -> RedisError:
     return RedisError("ERR offset is out of range")
 
 
+def bit_offset_out_of_range() -> RedisError:
+    return RedisError("ERR bit offset is not an integer or out of range")
+
+
+def invalid_stream_id() -> RedisError:
+    return RedisError("ERR Invalid stream ID specified as stream command argument")
+
+
+def no_group(key: bytes, group: bytes, more: str = "") -> RedisError:
+    """``more`` follows the sentence."""
+    return RedisError(
+        f"NOGROUP No such key '{_echo(key, len(key))}' or consumer group "
+        f"'{_echo(group, len(group))}'{more}"
+    )
+
+
+def no_group_of(key: bytes, group: bytes) -> RedisError:
+    """The same where the key is known to exist."""
+    return RedisError(
+        f"NOGROUP No such consumer group '{_echo(group, len(group))}' for key name "
+        f"'{_echo(key, len(key))}'"
+    )
+
+
+def busy_group() -> RedisError:
+    return RedisError("BUSYGROUP Consumer Group name already exists")
+
+
+def unrecognized_xclaim_option(option: bytes) -> RedisError:
+    return RedisError(f"ERR Unrecognized XCLAIM option '{_echo(option, len(option))}'")
+
+
 def string_too_long() -> RedisError:
     return RedisError("ERR string exceeds maximum allowed size (proto-max-bulk-len)")
+
+
+def not_hyperloglog() -> RedisError:
+    return RedisError("WRONGTYPE Key is not a valid HyperLogLog string value.")
+
+
+def corrupt_hyperloglog() -> RedisError:
+    return RedisError("INVALIDOBJ Corrupted HLL object detected")
+
+
+def unknown_pfdebug(subcommand: bytes) -> RedisError:
+    return RedisError(f"ERR Unknown PFDEBUG subcommand '{_echo(subcommand, len(subcommand))}'")
 
 
 def integer_overflow() -> RedisError:
@@ -179,6 +252,28 @@ def hello_no_auth() -> RedisError:
 
 def wrong_password() -> RedisError:
     return RedisError("WRONGPASS invalid username-password pair or user is disabled.")
+
+
+def unknown_category(name: bytes) -> RedisError:
+    return RedisError(f"ERR Unknown category '{_echo(name)}'")
+
+
+def no_permission(sentence: str, in_script: bool) -> RedisError:
+    """``sentence`` says who may not do what."""
+    return RedisError("NOPERM " + ("ACL failure in script: " if in_script else "") + sentence)
+
+
+def needs_admin() -> RedisError:
+    """Kvrocks' sentence: in a namespace one may not do that."""
+    return RedisError("ERR admin permission required to perform the command")
+
+
+def permission_lost(reason: str) -> RedisError:
+    """EXEC leaves a command out that was allowed when it was queued."""
+    return RedisError(
+        "NOPERM ACLs rules changed between the moment the transaction was accumulated and the EXEC "
+        f"call. This command is no longer allowed for the following reason: {reason}"
+    )
 
 
 def no_password() -> RedisError:
@@ -299,6 +394,14 @@ def no_such_user(name: bytes) -> RedisError:
 
 def no_such_client() -> RedisError:
     return RedisError("ERR No such client")
+
+
+def prefix_overlaps(prefix: bytes, what: str, other: bytes) -> RedisError:
+    """CLIENT TRACKING: ``what`` is "an existing" or "another provided"."""
+    return RedisError(
+        f"ERR Prefix '{_echo(prefix, len(prefix))}' overlaps with {what} prefix "
+        f"'{_echo(other, len(other))}'. Prefixes for a single client must not overlap."
+    )
 
 
 def unblocked() -> RedisError:

@@ -63,14 +63,11 @@ class History:
         eras = tuple(era for era in self.eras if era.first_seq <= last)
         return History(eras or self.eras[:1])
 
-    def extended(self, replid: str, first_seq: int) -> History:
-        """With an era more, which begins at `first_seq`."""
-        return self.branched(replid, first_seq, self)
-
-    def branched(self, replid: str, first_seq: int, shared: History) -> History:
-        """With a new era in the place of those that follow `shared`, the beginning of this one."""
+    def branched(self, replid: str, first_seq: int, shared: History | None = None) -> History:
+        """With a new era, in the place of those that follow `shared`, the beginning of this one;
+        None: all of it."""
         era = Era(self.current.epoch + 1, replid, first_seq)
-        return History((*shared.eras, era)[-MAX_ERAS:])
+        return History((*(shared or self).eras, era)[-MAX_ERAS:])
 
     def epoch_at(self, seq: int) -> int:
         """The epoch that position `seq` belongs to."""

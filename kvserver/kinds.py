@@ -150,3 +150,27 @@ class BufferLimits(Kind[tuple[BufferLimit, ...]]):
     def show(self, value: tuple[BufferLimit, ...]) -> str:
         named = zip(("normal", "slave", "pubsub"), value, strict=True)
         return " ".join(f"{name} {hard} {soft} {time}" for name, (hard, soft, time) in named)
+
+
+class Users(Kind[tuple[tuple[str, ...], ...]]):
+    """Users: a name and rules (kvserver/acl), one user a line."""
+
+    valid = "a name and rules, as ACL SETUSER does"
+    several = True
+    merges = True
+    unwritten_default = True
+    initial = ()
+
+    def parse(
+        self, words: Sequence[str], current: tuple[tuple[str, ...], ...]
+    ) -> tuple[tuple[str, ...], ...]:
+        if not words:
+            raise ValueError("wrong number of arguments")
+        if any(user[0] == words[0] for user in current):
+            raise ValueError(
+                "Duplicate user found. A user can only be defined once in config files"
+            )
+        return (*current, tuple(words))
+
+    def lines(self, value: tuple[tuple[str, ...], ...]) -> list[list[str]]:
+        return [list(words) for words in value]

@@ -67,6 +67,29 @@ def parse_double(text: bytes) -> float | None:
     return value
 
 
+def parse_strtod(text: bytes) -> float | None:
+    """A double as C's strtod reads it up to a NUL: blanks may precede it, nothing is 0, what is out
+    of range is infinite or 0. None for NaN, and for what isn't a number to its end."""
+    text = text.partition(b"\0")[0]
+    if not text:
+        return 0.0
+    digits = text.lstrip(b" \t\n\v\f\r")
+    match = _FLOAT.fullmatch(digits)
+    if match is None:
+        return None
+    if match.group(3) is None:
+        return float(digits)
+    sign = -1.0 if digits[:1] == b"-" else 1.0
+    try:
+        return float.fromhex(digits.decode("ascii"))
+    except OverflowError:
+        return math.copysign(math.inf, sign)
+    except ValueError:  # an exponent beyond a C long
+        mantissa, _, exponent = digits.lower().partition(b"p")
+        vanishes = exponent.startswith(b"-") or not mantissa.strip(b"+-0x.")
+        return math.copysign(0.0 if vanishes else math.inf, sign)
+
+
 def format_double(value: float) -> bytes:
     """The shortest text that reads back as ``value``, laid out as d2string does: integers up to
     2**62 and numbers near 1 without an exponent, otherwise ``1.5e+30``."""

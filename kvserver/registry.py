@@ -91,13 +91,65 @@ Key = tuple[int, tuple[str, ...]]
 @dataclass(frozen=True, slots=True)
 class KeySpec:
     """Where keys stand: from argument `first` (1: right after the name) to `last` (negative:
-    from the end), every `step`-th. `flags` as in COMMAND INFO: RO, RW, OW, RM, ACCESS, ..."""
+    from the end), every `step`-th. `flags` as in COMMAND INFO: RO, RW, OW, RM, ACCESS, ...
+
+    With a `keyword` they stand after that word, which is sought from argument `first` on
+    (negative: backwards, from so far before the end), and `last` counts from the first key if it
+    isn't negative. With `numbered` argument `first` is the number of keys, and they follow it.
+    `limit` n: of what remains only the n-th part are keys. `unknown`: nothing tells where they
+    stand but the command itself (`Spec.locate`). Source: server.c,
+    getKeysUsingKeySpecs."""
 
     first: int
     last: int
     step: int
     flags: tuple[str, ...]
     notes: str = ""
+    keyword: bytes = b""
+    numbered: bool = False
+    limit: int = 0
+    unknown: bool = False
+
+    def find(self, args: Sequence[bytes]) -> range | None:
+        """The places of the keys, none if the keyword is missing; None: no valid command."""
+        first = 0 if self.unknown else self._begin(args)
+        if first == 0:
+            return range(0)
+        if self.numbered:
+            count = _small_number(args[first]) if first < len(args) else 0
+            if not 0 < count < len(args):
+                return range(0) if count == 0 and first < len(args) else None
+            first, last = first + 1, first + 1 + (count - 1) * self.step
+        elif self.last >= 0:
+            last = first + self.last if self.keyword else self.last
+        elif self.limit > 1:
+            last = first + (len(args) - first) // self.limit - 1
+        else:
+            last = len(args) + self.last
+        return range(first, last + 1, self.step) if first <= last < len(args) else None
+
+    def _begin(self, args: Sequence[bytes]) -> int:
+        """The place of the first key, or of their number; 0: the keyword is missing."""
+        if not self.keyword:
+            return self.first
+        end = len(args) - 1
+        start, stop, step = (
+            (self.first, end + 1, 1) if self.first > 0 else (end + 1 + self.first, 1, -1)
+        )
+        for at in range(start, stop, step):
+            if at < end and args[at].upper() == self.keyword:
+                return at + 1
+        return 0
+
+
+def _small_number(text: bytes) -> int:
+    """A number of keys; -1 if it is none."""
+    return int(text) if text.isdigit() and len(text) < 10 else -1
+
+
+def unknown_keys(*flags: str, notes: str) -> KeySpec:
+    """Keys that the arguments don't tell, or not where they stand."""
+    return KeySpec(0, 0, 0, flags, notes, unknown=True)
 
 
 def key(*flags: str, at: int = 1) -> tuple[KeySpec, ...]:
@@ -108,6 +160,11 @@ def key(*flags: str, at: int = 1) -> tuple[KeySpec, ...]:
 def keys(*flags: str, first: int = 1, last: int = -1, step: int = 1) -> tuple[KeySpec, ...]:
     """Several keys."""
     return (KeySpec(first, last, step, flags),)
+
+
+def numbered_keys(*flags: str, at: int = 1) -> tuple[KeySpec, ...]:
+    """Keys after their number, which is argument `at`."""
+    return (KeySpec(at, -1, 1, flags, numbered=True),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +192,8 @@ class Spec:
         """Those declared and those that the flags imply, in the order of CATEGORIES."""
         found = set(self.categories)
         for flag, names in _IMPLIED:
-            if self.flags & flag:
+            # Scripts that only read aren't reading commands.
+            if self.flags & flag and not (flag == READONLY and "scripting" in found):
                 found.update(names)
         if "fast" not in found:
             found.add("slow")
@@ -144,10 +202,16 @@ class Spec:
     def key_range(self) -> tuple[int, int, int]:
         """First key, last key and step, as COMMAND told before there were key specifications;
         zeros without keys (server.c, populateCommandLegacyRangeSpec)."""
-        if not self.key_specs:
+        plain = [s for s in self.key_specs if not (s.keyword or s.numbered or s.unknown)]
+        if not plain:
             return 0, 0, 0
-        step = self.key_specs[0].step if len(self.key_specs) == 1 else 1
-        return self.key_specs[0].first, self.key_specs[-1].last, step
+        if len(self.key_specs) == 1:
+            return plain[0].first, plain[0].last, plain[0].step
+        first = last = 0
+        for spec in plain:
+            if spec.step == 1 and (not last or last == spec.first - 1):
+                first, last = first or spec.first, spec.last
+        return (first, last, 1) if first else (0, 0, 0)
 
     def has_keys(self) -> bool:
         """Whether any argument may be a key."""
@@ -160,12 +224,12 @@ class Spec:
             return self.locate(args)
         found: list[Key] = []
         for spec in self.key_specs:
-            last = spec.last if spec.last >= 0 else len(args) + spec.last
             if "NOT_KEY" in spec.flags:
                 continue
-            if not spec.first <= last < len(args):
+            places = spec.find(args)
+            if places is None:
                 return []
-            found += [(index, spec.flags) for index in range(spec.first, last + 1, spec.step)]
+            found += [(index, spec.flags) for index in places]
         return found
 
 

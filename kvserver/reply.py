@@ -17,9 +17,15 @@ class Raw(bytes):
     """Bytes that are a reply already."""
 
 
-class Encoded(list[bytes]):
-    """A reply, or an element of one, that is encoded already, in parts: one of many megabytes is
-    built step by step, and copied once."""
+class Forms:
+    """A reply, or an element of one, that is encoded already for both protocols, in parts, which
+    they may share: one of many megabytes is built step by step, and copied once."""
+
+    __slots__ = ("resp2", "resp3")
+
+    def __init__(self, resp2: list[bytes], resp3: list[bytes]) -> None:
+        self.resp2 = resp2
+        self.resp3 = resp3
 
 
 class Verbatim(bytes):
@@ -37,6 +43,10 @@ class Replies(list[Any]):
 class Members(list[Any]):
     """A set with an order, or of values that can't be hashed: `~` under RESP3, an array under
     RESP2."""
+
+
+class Pairs(list[tuple[Any, Any]]):
+    """Pairs, such as members and scores: an array of arrays under RESP3, flat under RESP2."""
 
 
 class NullArray:

@@ -6,8 +6,8 @@ for what each type becomes under RESP2.
 
     int -> :     bytes, str -> $     None -> $-1 or _     Simple -> +     RedisError -> -
     list, tuple -> *     dict -> * or %     set -> * or ~     float -> $ or ,     bool -> : or #
-    Verbatim -> $ or =     Push -> * or >     NullArray -> *-1 or _     Raw, Encoded -> as it is
-    Replies -> each of its values, one after the other
+    Verbatim -> $ or =     Push -> * or >     NullArray -> *-1 or _     Raw, Forms -> as it is
+    Replies -> each of its values, one after the other     Pairs -> * flat or * of *
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from kvserver.reply import (
     OK,
     PONG,
     QUEUED,
-    Encoded,
+    Forms,
     Members,
     NullArray,
+    Pairs,
     Push,
     Raw,
     Replies,
@@ -38,9 +39,10 @@ __all__ = [
     "OK",
     "PONG",
     "QUEUED",
-    "Encoded",
+    "Forms",
     "Members",
     "NullArray",
+    "Pairs",
     "Push",
     "Raw",
     "Replies",
@@ -100,8 +102,10 @@ def _add(parts: list[bytes], value: Any, resp3: bool) -> None:
         _add_each(parts, value, resp3)
     elif kind is Replies:
         _add_each(parts, value, resp3)
-    elif kind is Encoded:
-        parts.extend(value)
+    elif kind is Pairs:
+        _add_pairs(parts, value, resp3)
+    elif kind is Forms:
+        parts.extend(value.resp3 if resp3 else value.resp2)
     elif kind is set or kind is frozenset or kind is Members:
         parts.append(b"%b%d\r\n" % (b"~" if resp3 else b"*", len(value)))
         _add_each(parts, value, resp3)
@@ -123,6 +127,14 @@ def _add_map(parts: list[bytes], value: dict[Any, Any], resp3: bool) -> None:
     for name, item in value.items():
         _add(parts, name, resp3)
         _add(parts, item, resp3)
+
+
+def _add_pairs(parts: list[bytes], value: list[tuple[Any, Any]], resp3: bool) -> None:
+    parts.append(b"*%d\r\n" % (len(value) if resp3 else 2 * len(value)))
+    for pair in value:
+        if resp3:
+            parts.append(b"*2\r\n")
+        _add_each(parts, pair, resp3)
 
 
 def _scalar(value: Any, resp3: bool) -> bytes:

@@ -24,7 +24,7 @@ from typing import Final
 
 from kvserver import codec, glob
 from kvserver.codec import DB_PREFIX_LEN, ROW_PREFIX_LEN, SLOT_BYTES, SLOTS
-from kvserver.keyspace import Reader
+from kvserver.database import Reader
 
 #: Keys and jumps between two yields: some hundred microseconds when the blocks are in memory.
 STEPS: Final = 256
@@ -102,7 +102,7 @@ class _Span:
     """The rows of a database that a pattern can match, from a place on, visited in order."""
 
     def __init__(
-        self, reader: Reader, pattern: bytes, place: bytes, kind: int | None, delete: bool
+        self, reader: Reader, pattern: bytes, place: bytes, kind: bytes | None, delete: bool
     ) -> None:
         db = reader.db
         lower, upper = reader.bounds()
@@ -151,7 +151,7 @@ class _Span:
             if self._delete is not None:
                 self._delete(key)
             return False
-        return self._kind is None or codec.row_type(row) == self._kind
+        return self._kind is None or codec.TYPE_NAMES[codec.row_type(row)] == self._kind
 
 
 def keys(reader: Reader, pattern: bytes) -> Keys:
@@ -172,10 +172,10 @@ def keys(reader: Reader, pattern: bytes) -> Keys:
 
 
 def scan(
-    reader: Reader, place: bytes, count: int, pattern: bytes = b"*", kind: int | None = None
+    reader: Reader, place: bytes, count: int, pattern: bytes = b"*", kind: bytes | None = None
 ) -> KeysAndPlace:
     """The keys that match among the next `count` from a place on, some in each step; then where
-    to go on, None at the end. `kind` is the code of the type to return, None for all. Expired
+    to go on, None at the end. `kind` is the name of the type to return, None for all. Expired
     keys that match are deleted, as Redis does."""
     span = _Span(reader, pattern, place, kind, delete=True)
     found: list[bytes] = []

@@ -8,6 +8,7 @@ It must not know any command. Beyond what the manual writes:
   names every argument; brackets around a single argument have no name.
 - A type follows in parentheses where `_TYPES` doesn't tell it from the name, and what to show
   after `=` where that isn't the name: `increment(double)`, `addr=ip:port`.
+- A token alone has the name before its `=`: `change=CH`; otherwise its own in lower case.
 - A token before `<` belongs to the whole choice or sequence: `AUTH <auth: username password>`.
 - `x [x ...]` repeats; `x y [name: x y ...]` repeats and names the pair; `[...]` repeats what is
   before it.
@@ -29,10 +30,14 @@ ONEOF: Final = "oneof"
 BLOCK: Final = "block"
 KEY: Final = "key"
 _PURE_TOKEN: Final = "pure-token"
+#: A pattern that elements make a key of; all of a command have one key specification.
+_KEY_PATTERN: Final = "key-pattern"
 _DOTS: Final = "..."
+#: Tokens that aren't words.
+_SYMBOLS: Final = ("=", "~", "*", "$", '""')
 _MARKS: Final = ("[", "]", "<", ">", "|", _DOTS, "")
 _WORD: Final = re.compile(r"[\[\]<>|]|[^\s\[\]<>|]+")
-_LEAF: Final = re.compile(r"([a-z][a-z0-9-]*)(?:=([a-z:]+))?(?:\(([a-z-]+)\))?")
+_LEAF: Final = re.compile(r"([a-z][a-z0-9-]*)(?:=([a-z:-]+))?(?:\(([a-z-]+)\))?")
 
 #: The types of arguments by their names; all others are strings.
 _TYPES: Final[dict[str, str]] = {
@@ -88,6 +93,7 @@ class _Parser:
         self._words = deque(_WORD.findall(text))
         self._last_spec = key_specs - 1
         self._keys = 0
+        self._pattern_spec: int | None = None
 
     def whole(self) -> tuple[Argument, ...]:
         choices = self._choices("")
@@ -117,6 +123,9 @@ class _Parser:
     def _argument(self, word: str) -> Argument:
         if word == "<":
             return _group(self._name(), self._choices(">"))
+        token = word.partition("=")[2]
+        if token.isupper() or token in _SYMBOLS:
+            return Argument(word[: -len(token) - 1], _PURE_TOKEN, token, word[: -len(token) - 1])
         if not word.isupper():
             return self._leaf(word)
         following = self._peek()
@@ -132,6 +141,10 @@ class _Parser:
         name, display, kind = match.groups()
         kind = kind or _TYPES.get(name, "string")
         key_spec = self._key_spec() if kind == KEY else None
+        if kind == _KEY_PATTERN:
+            if self._pattern_spec is None:
+                self._pattern_spec = self._key_spec()
+            kind, key_spec = "pattern", self._pattern_spec
         return Argument(name, kind, display=display or name, key_spec=key_spec)
 
     def _key_spec(self) -> int | None:

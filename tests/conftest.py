@@ -69,8 +69,8 @@ class SharedServer:
         admin = self.server.client(decode_responses=True)
         admin.client_unpause()
         changed = dict(self.defaults.items() - admin.config_get("*").items())
-        if changed:
-            admin.config_set(*(word for item in changed.items() for word in item))
+        for name, value in changed.items():  # one by one: a directive may have two names
+            admin.config_set(name, value)
         admin.flushall()
         admin.config_resetstat()
         self.server.close_clients()

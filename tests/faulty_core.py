@@ -67,8 +67,8 @@ class Node(Core):
     def end(self) -> None:
         """End the turn, and go on as long as walks have something to do."""
         self.end_turn()
-        while self.dispatcher.walks:
-            self.dispatcher.step_walks(1_000_000_000)
+        while self.server.waiting.walks:
+            self.server.waiting.step_walks(1_000_000_000)
             self.end_turn()
 
     def sync(self) -> Callable[[], None]:

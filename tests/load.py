@@ -155,18 +155,21 @@ class Writer:
         return len(self.errors) == refused
 
     def _answered(self, op: Op, replies: list[bytes]) -> None:
-        failed = [reply for reply in replies if reply.startswith(b"-")]
         changed = [dict(state) for state in self._possible]
         expected = [op.apply(state) for state in changed]
-        if failed:
-            self.errors += failed
+        possible = [s for s, reply in zip(changed, expected, strict=True) if reply == replies]
+        refusals = [] if possible else self._refusals(replies)
+        if refusals:
+            self.errors += refusals
             self._possible += changed
             return
+        assert possible, f"{self.name}: {op.commands} answered {replies}, not one of {expected}"
         self.acked += 1
-        self._possible = [s for s, reply in zip(changed, expected, strict=True) if reply == replies]
-        assert self._possible, (
-            f"{self.name}: {op.commands} answered {replies}, not one of {expected}"
-        )
+        self._possible = possible
+
+    def _refusals(self, replies: Sequence[bytes]) -> list[bytes]:
+        """Errors that no model can predict."""
+        return [reply for reply in replies if reply.startswith(b"-")]
 
     def _unanswered(self, ops: Sequence[Op]) -> None:
         states = self._possible

@@ -13,11 +13,23 @@ import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
 
+import datadir
 import oracle_compare as compare
 from harness import Conn, Server, encode_command, wait_until
 from oracle_compare import Command, Event, Reply
 from oracle_strategies import REACHED, Burst, Lapse, Leave, RandomKey, Restart, Scan, Send, Step
 
+#: Reads all of a key of each type: (words before the key, words after it).
+WHOLE: dict[bytes, list[tuple[Command, Command]]] = {
+    b"string": [((b"GET",), ())],
+    b"hash": [((b"HGETALL",), ())],
+    b"list": [((b"LRANGE",), (b"0", b"-1")), ((b"LLEN",), ())],
+    b"set": [((b"SMEMBERS",), ())],
+    b"zset": [((b"ZRANGE",), (b"0", b"-1", b"WITHSCORES")), ((b"ZCARD",), ())],
+    b"stream": [((b"XRANGE",), (b"-", b"+")), ((b"XLEN",), ())],
+}
+#: How many programs are played between two looks at what is on disk.
+CHECKED = 10
 #: How long before a key's time the servers are told it.
 LAPSE_MS = 10
 
@@ -192,7 +204,14 @@ class Arena:
             assert ours == names, f"SCAN gives other keys than KEYS in database {db}: {scanned}"
             assert size.number == len(names)
             for name in names:
-                self.observer.check((b"TYPE", name), (b"GET", name), (b"PEXPIRETIME", name))
+                kind, _ = self.observer.check((b"TYPE", name), (b"PEXPIRETIME", name))
+                self.observer.check(*((*words, name, *rest) for words, rest in WHOLE[kind.data]))
+        if self.programs % CHECKED == 0:
+            self.check_rows()
+
+    def check_rows(self) -> None:
+        """What kvserver has on disk is of one mind: elements, counts, indices."""
+        datadir.check(self.ours.directory / "db")
 
     def check_counts(self) -> None:
         """Both counted the same keys, look-ups, calls and errors."""

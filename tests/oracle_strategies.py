@@ -1,8 +1,8 @@
-"""Generated programs: what some clients send, right and wrong, and what else happens.
+"""What generated programs are made of: arguments, and the commands on strings, keys, expiry,
+databases and transactions. Those of the other types are in modules of their own.
 
-The commands are those on strings, keys, expiry, databases and transactions. Times to expire are
-far off or past: whether a key is there must not depend on how fast a test runs. Spoiled commands
-keep to that too: what is put into them is never a time soon to come. Nothing here sends anything.
+Times to expire are far off or past: whether a key is there must not depend on how fast a test runs.
+Nothing here sends anything.
 """
 
 from __future__ import annotations
@@ -293,84 +293,3 @@ transactions: Choices = [
     (1, command("UNWATCH")),
     (3, command("WATCH", several_keys)),
 ]
-#: What concerns the selected database only.
-local = [
-    *share(9, strings),
-    *share(4, counters),
-    *share(7, generic),
-    *share(6, expiry),
-    *share(2, transactions),
-    (0.2, command("FLUSHDB", options(option("ASYNC SYNC NOW"), most=1))),
-]
-mixture = [*local, *share(1, talk), *share(3, across)]
-sound = weighted(*mixture)
-
-#: What is put in a place where it may not belong.
-junk = pick("", "abc", -1, 0, "NX", "GET", "KEEPTTL", "EX", "DB", "*", INT64_MAX)
-
-
-@st.composite
-def spoiled(draw: st.DrawFn) -> Command:
-    """A command with an argument too many, too few or replaced. Not SCAN, which see."""
-    args = list(draw(sound.filter(lambda command: command[0].upper() != b"SCAN")))
-    at = draw(st.integers(1, len(args)))
-    if draw(st.booleans()):
-        del args[at : at + 1]
-    if draw(st.booleans()):
-        args.insert(at, draw(junk))
-    return tuple(args)
-
-
-commands = weighted(*share(14, mixture), (1, spoiled()))
-
-
-# -- programs --------------------------------------------------------------------------------------
-
-connections = st.integers(0, CONNECTIONS - 1)
-reached = st.sampled_from(REACHED[:3])
-
-
-@st.composite
-def transaction(draw: st.DrawFn) -> list[Step]:
-    """MULTI to EXEC, maybe with WATCH before it and somebody interfering."""
-    connection = draw(connections)
-    steps: list[Step] = []
-    if draw(st.booleans()):
-        steps.append(Send(connection, ((b"WATCH", *draw(several_keys)),)))
-        steps.extend(draw(st.lists(single, max_size=2)))
-    body = draw(st.lists(commands, max_size=6))
-    end = draw(pick("EXEC", "EXEC", "exec", "DISCARD"))
-    steps.append(Send(connection, ((b"MULTI",), *body, (end,))))
-    return steps
-
-
-batches = st.lists(commands, min_size=1, max_size=8).map(tuple)
-bursts = st.lists(st.lists(weighted(*local), max_size=8).map(tuple), min_size=2, max_size=3).map(
-    tuple
-)
-#: The first is what hypothesis makes of all that doesn't matter, on the way to leaving it out.
-singles: list[Choice[Step]] = [
-    (1, st.builds(Leave, connections)),
-    (20, st.builds(Send, connections, batches, st.booleans())),
-    (2, st.builds(Burst, bursts)),
-    (2, st.builds(Lapse, reached, distinct_keys)),
-    (2, st.builds(Scan, reached, scan_options)),
-    (1, st.builds(RandomKey, reached)),
-]
-single = weighted(*singles)
-
-
-def alone(choices: Sequence[Choice[Step]]) -> list[Choice[list[Step]]]:
-    """The same, each step as a list."""
-    return [(weight, step.map(lambda step: [step])) for weight, step in choices]
-
-
-def programs(*, restarts: bool) -> SearchStrategy[list[Step]]:
-    """Some thirty steps; `restarts`: kvserver's among them, which take long."""
-    restart = st.builds(Restart, st.booleans())
-    step = weighted(
-        *alone([*singles, (0.5, restart)] if restarts else singles), (12, transaction())
-    )
-    # One list would seldom be long: hypothesis prefers few elements.
-    parts = st.tuples(*[st.lists(step)] * 4)
-    return parts.map(lambda lists: [s for part in lists for steps in part for s in steps])

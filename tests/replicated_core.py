@@ -39,7 +39,7 @@ class Verbs:
         was_primary = self.state.role == PRIMARY
         self.state.role, self.state.primary_host, self.state.primary_port = REPLICA, host, port
         if was_primary:
-            self._core.dispatcher.demoted()
+            self._core.server.waiting.demoted()
         self._core.dispatcher.role_changed()
 
     def promote(self) -> None:

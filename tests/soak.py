@@ -120,7 +120,8 @@ class Soak:
             f"answers to replicas: {dict(answers)}\n"
             f"full syncs because: {dict(reasons)}\n"
             f"refused: {self.crowd.errors}, ONCE sent again: "
-            f"{sum(writer.retries for writer in self.crowd.once)}"
+            f"{sum(writer.retries for writer in self.crowd.once)}\n"
+            f"{self.crowd.queues.report()}"
         )
 
 

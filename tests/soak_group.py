@@ -14,13 +14,81 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import redis
-from group import LOOPBACK, Fields, info
-from harness import Directive, Server, wait_until
+from group import LOOPBACK, Fields, connect, info
+from harness import Conn, Directive, Server, wait_until
 from proxy import Proxy
 
+#: What a diverged replica does to keys of the load: databases, and commands.
+SPOILS: tuple[tuple[Sequence[int], Sequence[str]], ...] = (
+    (
+        (0,),
+        (
+            "SET w{m}:{n} spoilt",
+            "SET w{m}:{n} spoilt PX 50",
+            "SET w{m}:{n} spoilt PX 100000",
+            "DEL w{m}:{n}",
+            "APPEND once:{n} spoilt,",
+            "SWAPDB 5 0",
+            "SWAPDB 5 6",
+        ),
+    ),
+    (
+        (0,),
+        (
+            "DEL move-queue",
+            "RPUSH move-queue spoilt",
+            "LPOP pop-queue 10",
+            "LTRIM pop-queue 3 5",
+            "XREADGROUP GROUP workers spoilt STREAMS group-queue >",
+            "XGROUP DESTROY group-queue workers",
+            "FUNCTION FLUSH",
+            "FLUSHALL",
+        ),
+    ),
+    (
+        range(8, 14),
+        (
+            "HSET h{n} f{m} spoilt f1 spoilt m1{m} spoilt",
+            "HDEL h{n} f0 f1 f2 f3 f4 f5 f6 f7 counter",
+            "HPEXPIRE h{n} 30 FIELDS 2 f{m} f1",
+            "LPUSH l{n} spoilt v{m} spoilt",
+            "LTRIM l{n} 3 5",
+            "LREM l{n} 0 v{m}",
+            "LINSERT l{n} AFTER v{m} spoilt",
+            "SADD s{n} spoilt f{m} m1{m}",
+            "SPOP s{n} 100",
+            "SUNIONSTORE s{n} s0 s1 s2",
+            "ZADD z{n} 5 f{m} 6 spoilt",
+            "ZREMRANGEBYRANK z{n} 0 -1",
+            "ZREMRANGEBYSCORE z{n} -3 3",
+            "XADD x{n} * n spoilt",
+            "XTRIM x{n} MAXLEN {m}",
+            "XREADGROUP GROUP g0 alice STREAMS x{n} >",
+            "XGROUP DESTROY x{n} g0",
+            "SETBIT b{n} {m}000000 1",
+            "SETBIT b{n} 3{m} 1",
+        ),
+    ),
+    (
+        range(8, 14),
+        (
+            "DEL h{n} l{n} s{n} z{n} x{n} b{n}",
+            "RENAME h{n} z1",
+            "RENAME l{n} h0",
+            "RENAME x0 x1",
+            "COPY z{n} s0 REPLACE",
+            "MOVE h{n} 9",
+            "PEXPIRE l{n} 20",
+            "PERSIST z{n}",
+            "SWAPDB 8 11",
+            "FLUSHDB",
+        ),
+    ),
+)
 PATIENCE_SECONDS = 60.0
 FAILOVER_MS = 3000
 
@@ -43,8 +111,16 @@ class Node:
         self._ask("REPLICAOF", LOOPBACK, other._port)
 
     def promote(self) -> None:
-        """REPLICAOF NO ONE."""
-        self._ask("REPLICAOF", "NO", "ONE")
+        """REPLICAOF NO ONE, which is refused while a full sync's data set is put in place."""
+        wait_until(self._promoted, PATIENCE_SECONDS, f"{self} can be promoted")
+
+    def _promoted(self) -> bool:
+        try:
+            self._ask("REPLICAOF", "NO", "ONE")
+        except redis.ResponseError as error:
+            assert "try again soon" in str(error), error
+            return False
+        return True
 
     def _ask(self, *words: str) -> None:
         client = self.server.client()
@@ -249,30 +325,23 @@ class SoakGroup:
         node.promote()
         client = node.server.client()
         client.config_set("replica-ack-quorum", 0)
-        for _ in range(self._rng.randint(1, 200)):
-            self._spoil(client)
+        with connect(node.server) as conn:
+            for _ in range(self._rng.randint(1, 200)):
+                self._spoil(conn)
         client.config_set("replica-ack-quorum", 1)
         client.close()
         node.follow(self.leader)
         self.wire()
         self.done["diverged"] += 1
 
-    def _spoil(self, client: redis.Redis) -> None:
-        key = f"w{self._rng.randrange(5)}:{self._rng.randrange(6)}"
-        choice = self._rng.random()
-        try:
-            if choice < 0.5:
-                client.set(key, "spoilt", px=self._rng.choice([None, 50, 100_000]))
-            elif choice < 0.7:
-                client.delete(key)
-            elif choice < 0.9:
-                client.append(f"once:{self._rng.randrange(2)}", "spoilt,")
-            elif choice < 0.97:
-                client.execute_command("SWAPDB", 5, self._rng.choice([0, 6]))
-            else:
-                client.flushall()
-        except redis.ResponseError as error:
-            assert "READONLY" in str(error) or "LOADING" in str(error), error
+    def _spoil(self, conn: Conn) -> None:
+        db, scripts = self._rng.choice(SPOILS)
+        conn.ask("SELECT", self._rng.choice(db))
+        script = self._rng.choice(scripts).format(
+            n=self._rng.randrange(2), m=self._rng.randrange(5)
+        )
+        reply = conn.ask(*script.split())
+        assert not reply.startswith(b"-ERR internal"), (script, reply)
 
     def partition(self) -> None:
         """The primary loses its replicas and goes on, alone; another is promoted."""

@@ -17,6 +17,8 @@ from collections.abc import Callable, Sequence
 from group import PATIENCE_SECONDS
 from harness import Conn, Server, encode_command
 from load import OK, Op, State, Writer, bulk, integer
+from load_collections import CollectionWriter
+from load_queues import Queues
 
 Primary = Callable[[], Server | None]
 
@@ -28,11 +30,19 @@ DATABASE_KEYS = 4
 RECENT = 60
 
 
-def connect(server: Server) -> Conn:
-    """A connection on which a reply may take as long as the faults do."""
-    conn = Conn(socket.create_connection(("127.0.0.1", server.port), PATIENCE_SECONDS))
-    conn.sock.settimeout(ANSWER_SECONDS)
-    return conn
+class PatientConn(Conn):
+    """A connection on which a reply may take as long as the faults do. Commands that `ask` sends
+    end with it if the server doesn't answer questions now."""
+
+    def __init__(self, server: Server) -> None:
+        super().__init__(socket.create_connection(("127.0.0.1", server.port), PATIENCE_SECONDS))
+        self.sock.settimeout(ANSWER_SECONDS)
+
+    def ask(self, *args: bytes | str | int) -> bytes:
+        reply = super().ask(*args)
+        if reply.startswith((b"-LOADING", b"-MASTERDOWN", b"-UNBLOCKED")):
+            raise ConnectionError(reply)
+        return reply
 
 
 class ModelWriter(Writer):
@@ -72,7 +82,7 @@ class ModelWriter(Writer):
     def _write_to(self, server: Server) -> None:
         """Until the connection is lost or the server refuses."""
         try:
-            with connect(server) as conn:
+            with PatientConn(server) as conn:
                 if not conn.ask("ROLE").startswith(b"*3\r\n$6\r\nmaster"):
                     return
                 self.recent.append(f"settled with {server}")
@@ -150,6 +160,10 @@ class DatabaseWriter(ModelWriter):
         return held
 
 
+class CollectionModel(CollectionWriter, ModelWriter):
+    """load_collections.py's writer, which follows the primary."""
+
+
 def _at(db: int, key: bytes) -> bytes:
     return b"db%d/" % db + key
 
@@ -193,7 +207,7 @@ class OnceWriter:
 
     def _write_to(self, server: Server) -> None:
         try:
-            with connect(server) as conn:
+            with PatientConn(server) as conn:
                 while not self._stop.is_set() and self._append(conn):
                     self._stop.wait(0.002)
         except OSError:
@@ -223,16 +237,21 @@ class OnceWriter:
 class Crowd:
     """All writers of a soak."""
 
-    def __init__(self, primary: Primary, server: Server, seed: str, models: int = 4) -> None:
+    def __init__(
+        self, primary: Primary, server: Server, seed: str, models: int = 3, collections: int = 3
+    ) -> None:
         self.models: list[ModelWriter] = [
             ModelWriter(primary, server, number, seed) for number in range(models)
         ]
         self.models.append(DatabaseWriter(primary, server, models, seed))
+        numbers = range(models + 1, models + 1 + collections)
+        self.models += [CollectionModel(primary, server, number, seed) for number in numbers]
+        self.queues = Queues(primary)
         self.once = [OnceWriter(primary, number) for number in range(2)]
 
     @property
-    def _all(self) -> Sequence[ModelWriter | OnceWriter]:
-        return [*self.models, *self.once]
+    def _all(self) -> Sequence[ModelWriter | OnceWriter | Queues]:
+        return [*self.models, *self.once, self.queues]
 
     def start(self) -> None:
         for writer in self._all:
@@ -245,13 +264,14 @@ class Crowd:
 
     def check(self) -> None:
         """Raise what a writer has noticed already."""
-        for writer in self._all:
+        self.queues.check()
+        for writer in (*self.models, *self.once):
             if writer.problem is not None:
                 raise writer.problem
 
     def settle(self, primary: Server) -> None:
         """Compare what the writers know with what the primary holds."""
-        with connect(primary) as conn:
+        with PatientConn(primary) as conn:
             for writer in self._all:
                 conn.ask("SELECT", 0)
                 writer.settle(conn)

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from kvserver import codec
+from kvserver.database import Writer
 from kvserver.directives import default_config
-from kvserver.keyspace import Keyspace, Writer
+from kvserver.keyspace import Keyspace
 from kvserver.storage.commitlog import CommitLog
 from kvserver.storage.engine import Engine, EngineError
 from kvserver.storage.table import CachedTable

@@ -74,7 +74,6 @@ def test_replies_of_later_versions(client: redis.Redis) -> None:
             "lib-name cannot contain spaces, newlines or special characters."
         ),
         "CLIENT NO-TOUCH x": "syntax error",
-        "CLIENT TRACKING on": "unknown subcommand 'TRACKING'. Try CLIENT HELP.",
         f"CLIENT PAUSE {(1 << 63) - 1}": "timeout is out of range",
     }.items():
         with pytest.raises(redis.ResponseError) as error:
@@ -308,7 +307,8 @@ def core(tmp_path: Path) -> Iterator[LaterCore]:
 def block(core: LaterCore, client: Client, forgotten: list[bool]) -> None:
     """Make a client wait as a blocking command does."""
     blocked = Blocked(0, lambda: b"timed out", lambda: forgotten.append(True))
-    core.dispatcher._deferred(client.session, blocked)
+    entry = core.server.table.entries[b"ping"]
+    assert core.server.waiting.begins(client.session, entry, [b"PING"], blocked)
 
 
 @pytest.mark.parametrize(

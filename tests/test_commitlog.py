@@ -13,6 +13,7 @@ from store import CACHE_BYTES, DATABASES, NOW, Store
 from kvserver import codec, frames, history
 from kvserver.codec import HISTORY_KEY, STAMP, STAMP_KEY
 from kvserver.frames import Frame, FrameError
+from kvserver.keyspace import WATCHED
 from kvserver.storage.commitlog import LOG, EngineError, EngineStalled
 from kvserver.storage.table import ROW_OVERHEAD
 from kvserver.storage.wal import WalReader
@@ -182,7 +183,7 @@ def test_a_refused_era_has_not_begun(primary: Store) -> None:
 def test_an_era_follows_those_that_count(primary: Store) -> None:
     """A rewound replica knows of eras that begin after its last position."""
     log = primary.log
-    known = log.history.extended(history.new_replid(), 10).extended(history.new_replid(), 20)
+    known = log.history.branched(history.new_replid(), 10).branched(history.new_replid(), 20)
     log.install([(PUT, LOG, HISTORY_KEY, known.encode()), stamp(2, 1, 15)])
     log.begin_epoch()
     log.commit()
@@ -471,6 +472,7 @@ def test_watchers_hear_of_installed_changes(primary: Store, replica: Store) -> N
     follow(replica, primary)
     keyspace = replica.keyspace
     keyspace.watched = dict.fromkeys(watched)
+    keyspace.observe(WATCHED, True)
     keyspace.on_touch = lambda index, key: heard.append(("touch", index, key))
     keyspace.on_vanish = lambda index, key: heard.append(("vanish", index, key))
 

@@ -20,6 +20,7 @@ import datadir
 import pytest
 from harness import KVSERVER, Program, Server, ServerError
 from load import Load
+from load_collections import FullLoad
 
 LAUNCHER = Path(__file__).with_name("crash_launcher.py")
 STEPS = ["commit.build", "commit.write", "commit.written", "sync.begin", "sync.done"]
@@ -105,27 +106,29 @@ def crash_at_step(server: Server, load: Load, label: str, number: int) -> None:
 @pytest.mark.parametrize("mode", MODES)
 def test_killed_at_random(victim: Callable[..., Server], seed: str, mode: str) -> None:
     server = victim(appendfsync=mode)
-    crash_at_random(server, Load(server, seed), 2, random.Random(seed))
+    crash_at_random(server, FullLoad(server, seed), 2, random.Random(seed))
 
 
 @pytest.mark.parametrize("label", STEPS)
 def test_killed_at_each_step(victim: Callable[..., Server], seed: str, label: str) -> None:
     server = victim(appendfsync="always")
-    crash_at_step(server, Load(server, seed), label, random.Random(seed).randrange(1, 200))
+    crash_at_step(server, FullLoad(server, seed), label, random.Random(seed).randrange(1, 200))
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("mode", MODES)
 def test_killed_at_random_often(victim: Callable[..., Server], seed: str, mode: str) -> None:
     server = victim(appendfsync=mode)
-    crash_at_random(server, Load(server, seed), 40, random.Random(seed))
+    crash_at_random(server, FullLoad(server, seed), 40, random.Random(seed))
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("label", STEPS)
 def test_killed_at_each_step_often(victim: Callable[..., Server], seed: str, label: str) -> None:
     chance = random.Random(seed)
     server = victim(appendfsync="always")
-    load = Load(server, seed)
+    load = FullLoad(server, seed)
     for _ in range(16):
         crash_at_step(server, load, label, chance.randrange(1, 400))

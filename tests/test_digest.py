@@ -344,8 +344,8 @@ def test_a_walk_that_is_ended_lets_go_of_rocksdb(tmp_path: Path) -> None:
             client.call(b"REPLDIGEST")
             core.end_turn()
             if begun:
-                core.dispatcher.step_walks(1)
-            core.dispatcher.abort_walks(misconf("test"))
+                core.server.waiting.step_walks(1)
+            core.server.waiting.abort_walks(misconf("test"))
             core.end_turn()
             assert client.take().startswith(b"-MISCONF ")
             core.engine.reopen()
@@ -414,8 +414,8 @@ def sent(db_path: Path) -> Iterator[Frame]:
 
 def finished(core: Core, client: Client) -> bytes:
     core.end_turn()
-    while core.dispatcher.walks:
-        core.dispatcher.step_walks(1_000_000_000)
+    while core.server.waiting.walks:
+        core.server.waiting.step_walks(1_000_000_000)
         core.end_turn()
     return client.take()
 

@@ -84,7 +84,7 @@ def test_a_walk_ends_with_its_reply_or_its_error(last: Any, reply: bytes, core: 
     replace_handler(core, b"KEYS", walk(None, None, last))
     client.call(b"KEYS", b"*")
     assert client.session.stop
-    while core.dispatcher.step_walks(1_000_000):
+    while core.server.waiting.step_walks(1_000_000):
         pass
     core.end_turn()
     assert client.take() == reply

@@ -271,7 +271,8 @@ def test_a_cycle_reads_only_what_became_due_since_the_last_one(tmp_path: Path) -
         scan = core.engine.scan
 
         def noted(cf: int, lower: bytes, upper: bytes, reverse: bool = False) -> object:
-            bounds.append(codec.split_expiry_key(lower + b"slot")[0] - start)
+            if not lower[codec.DB_PREFIX_LEN] & 0x80:  # those of hashes with fields that expire
+                bounds.append(codec.split_expiry_key(lower + b"slot")[0] - start)
             return scan(cf, lower, upper, reverse)
 
         # The engine's and not the table's: an object of a compiled class keeps its methods.

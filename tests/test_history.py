@@ -14,7 +14,7 @@ ROOT = History((Era(1, A, 0),))
 
 
 def test_encode_and_decode() -> None:
-    longer = ROOT.extended(B, 11).extended(C, 11)
+    longer = ROOT.branched(B, 11).branched(C, 11)
     assert history.decode(longer.encode()) == longer
     assert len(longer.encode()) == 3 * 36
 
@@ -39,14 +39,14 @@ def test_what_is_no_history(data: bytes) -> None:
 def test_only_the_newest_eras_are_kept() -> None:
     long = ROOT
     for number in range(MAX_ERAS + 10):
-        long = long.extended(f"{number:040x}", number + 1)
+        long = long.branched(f"{number:040x}", number + 1)
     assert len(long.eras) == MAX_ERAS
     assert long.current.epoch == MAX_ERAS + 11
     assert history.decode(long.encode()) == long
 
 
 def test_eras_of_the_future_do_not_count() -> None:
-    known = ROOT.extended(B, 11)
+    known = ROOT.branched(B, 11)
     assert known.upto(10) == ROOT
     assert known.upto(11) == known
     assert known.epoch_at(10) == 1
@@ -59,16 +59,16 @@ def test_eras_of_the_future_do_not_count() -> None:
         (ROOT, 5, ROOT, 9, 5),
         (ROOT, 9, ROOT, 5, 5),
         # promoted behind us, at us, and beyond us
-        (ROOT, 9, ROOT.extended(B, 6), 20, 5),
-        (ROOT, 9, ROOT.extended(B, 10), 20, 9),
-        (ROOT, 9, ROOT.extended(B, 15), 20, 9),
+        (ROOT, 9, ROOT.branched(B, 6), 20, 5),
+        (ROOT, 9, ROOT.branched(B, 10), 20, 9),
+        (ROOT, 9, ROOT.branched(B, 15), 20, 9),
         # two promoted at once: both count 2, and are not the same
-        (ROOT.extended(B, 8), 10, ROOT.extended(C, 8), 10, 7),
-        (ROOT.extended(B, 8), 10, ROOT.extended(C, 6), 30, 5),
+        (ROOT.branched(B, 8), 10, ROOT.branched(C, 8), 10, 7),
+        (ROOT.branched(B, 8), 10, ROOT.branched(C, 6), 30, 5),
         # a common second era
-        (ROOT.extended(B, 8), 12, ROOT.extended(B, 8).extended(C, 11), 30, 10),
+        (ROOT.branched(B, 8), 12, ROOT.branched(B, 8).branched(C, 11), 30, 10),
         # it knows of an era that it hasn't reached: a rewound replica
-        (ROOT.extended(B, 8), 7, ROOT.extended(C, 8), 9, 7),
+        (ROOT.branched(B, 8), 7, ROOT.branched(C, 8), 9, 7),
         # nothing in common
         (ROOT, 9, History((Era(1, B, 0),)), 9, None),
     ],
@@ -79,7 +79,7 @@ def test_fork(ours: History, last: int, theirs: History, their_last: int, fork: 
 
 
 def test_a_forgotten_beginning_does_not_matter() -> None:
-    whole = ROOT.extended(B, 5).extended(C, 9)
+    whole = ROOT.branched(B, 5).branched(C, 9)
     assert History(whole.eras[1:]).fork(12, whole, 20) == 12
 
 
@@ -90,12 +90,12 @@ def test_the_fork_is_where_the_writers_part(
     """Against a model: the writer of each position, spelled out."""
     ours = ROOT
     for number, step in enumerate(steps):
-        ours = ours.extended(f"{number:040x}", ours.current.first_seq + step)
+        ours = ours.branched(f"{number:040x}", ours.current.first_seq + step)
     shared = data.draw(st.integers(1, len(ours.eras)))
     theirs = History(ours.eras[:shared])
     their_last = data.draw(st.integers(0, 60))
     if data.draw(st.booleans()):
-        theirs = theirs.extended(C, max(theirs.current.first_seq, their_last) + 1)
+        theirs = theirs.branched(C, max(theirs.current.first_seq, their_last) + 1)
 
     def writers(own: History, upto: int) -> list[str]:
         return [own.upto(seq).current.replid for seq in range(upto + 1)]

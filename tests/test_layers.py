@@ -35,13 +35,13 @@ NETWORK = "asyncio uvloop socket ssl select selectors socketserver"
 LAYERS = [
     layer(
         "pure",
-        "errors numbers glob quoting args codec history frames resp reply request registry syntax "
-        "config kinds directives config_file",
+        "errors numbers geohash glob quoting args codec history frames resp reply request registry "
+        "syntax acl config kinds directives config_file rdb hyperloglog sparkline",
         must_not_know=f"{NETWORK} rocksdict threading subprocess",
     ),
     layer("storage", "storage", must_not_know=NETWORK),
-    layer("data", "keyspace expiry scan digest", must_not_know=NETWORK),
-    layer("state", "state", must_not_know=NETWORK),
+    layer("data", "keyspace database collection types expiry scan digest", must_not_know=NETWORK),
+    layer("state", "state scripting", must_not_know=NETWORK),
     layer("commands", "commands", must_not_know=NETWORK),
     layer("replication", "replication", must_not_know=NETWORK),
     layer("edge", "edge admin cli __main__ systemd logs"),

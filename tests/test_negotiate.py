@@ -21,8 +21,8 @@ from kvserver.storage.positions import InsideFrame, LogGone
 
 ROOT = History((Era(1, "a" * 40, 0),))
 #: A new era from position 21 on.
-SECOND = ROOT.extended("b" * 40, 21)
-OTHER = ROOT.extended("c" * 40, 18)
+SECOND = ROOT.branched("b" * 40, 21)
+OTHER = ROOT.branched("c" * 40, 18)
 
 
 class Closed:
@@ -143,7 +143,7 @@ def test_in_the_middle_of_a_rewind() -> None:
     halfway = replace(ASK, history=SECOND, last_seq=22, consistent_from=28)
     assert answer(halfway)[:2] == (CONTINUE, 22)
     assert answer(halfway, last=27)[:2] == (REWIND, 22)  # we don't have M
-    elsewhere = replace(halfway, history=SECOND.extended("e" * 40, 25))
+    elsewhere = replace(halfway, history=SECOND.branched("e" * 40, 25))
     assert answer(elsewhere)[:2] == (REWIND, 22)
     assert answer(replace(elsewhere, can_rewind=False)).kind == FULLRESYNC
     assert answer(replace(halfway, consistent_from=22))[:2] == (CONTINUE, 22)

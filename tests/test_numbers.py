@@ -100,6 +100,25 @@ def test_doubles_are_read_as_scores_are(oracle: Server, texts: list[bytes]) -> N
 
 
 @with_server
+@given(texts=st.lists(number_texts, min_size=5, max_size=20))
+@example(texts=[b"", b" ", b" 1", b"\t\v-1", b"1 ", b"1\x00x", b"\x001", b" \x001", b"\xa01"])
+@example(texts=[b"1e400", b"-1e400", b"1e-400", b"0x1p99999", b"-0x1p99999", b"0x1p-99999"])
+@example(texts=[b"0x1p99999999999999999999", b"-0x1p-99999999999999999999", b"NaN", b"-inf"])
+def test_doubles_are_read_as_bounds_are(oracle: Server, texts: list[bytes]) -> None:
+    commands: list[tuple[bytes, ...]] = []
+    values = [numbers.parse_strtod(text) for text in texts]
+    for text, value in zip(texts, values, strict=True):
+        score = b"0" if value is None else repr(value).encode()
+        commands += [(b"ZADD", b"z", score, b"m"), (b"ZCOUNT", b"z", text, text)]
+    counts = replies(oracle, commands)[1::2]
+    for text, value, count in zip(texts, values, counts, strict=True):
+        if value is None:
+            assert count == b"-ERR min or max is not a float\r\n", text
+        else:
+            assert count == b":1\r\n", text
+
+
+@with_server
 @given(texts=st.lists(st.integers().map(str) | st.text("-+ 0129", max_size=21), min_size=5))
 @example(texts=["0", "-0", "00", "+1", " 1", "1 ", "", "-", "1_0", "٣", str(INT64_MIN)])
 @example(texts=[str(INT64_MAX), str(INT64_MAX + 1), str(INT64_MIN - 1), "1" * 5000, "1\n"])

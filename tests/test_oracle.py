@@ -16,11 +16,12 @@ from harness import REDIS, Server
 from hypothesis import HealthCheck, Phase, given, settings
 from oracle_arena import Arena, play
 from oracle_compare import DIFFERENCES, LATER_MS, LATER_S, Command, Difference, Reply, Transcript
-from oracle_strategies import Step, programs
+from oracle_programs import FAMILIES, programs
+from oracle_strategies import Step
 
 FreshServer = Callable[..., Server]
 
-QUICK = 120
+QUICK = 40
 LONG = 2000
 #: Every write to disk at once, every read from there, and memtables that fill.
 ON_DISK = {"appendfsync": "always", "row_cache_size": 0, "rocksdb.write_buffer_size": 1}
@@ -56,24 +57,27 @@ def servers(fresh_server: FreshServer, **directives: str | int) -> tuple[Server,
     return ours, fresh_server(program=REDIS)
 
 
-def test_replies_are_equal(arena: Arena) -> None:
+@pytest.mark.parametrize("family", FAMILIES)
+def test_replies_are_equal(arena: Arena, family: str) -> None:
     @profile(QUICK, derandomize=True)
-    @given(programs(restarts=False))
+    @given(programs(family, restarts=False))
     def test(program: list[Step]) -> None:
         play(arena, program)
 
     test()
+    arena.check_rows()
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("directives", [{}, ON_DISK], ids=["defaults", "on disk"])
 def test_replies_are_equal_at_length(
-    protocol: int, fresh_server: FreshServer, directives: dict[str, str | int]
+    protocol: int, fresh_server: FreshServer, directives: dict[str, str | int], family: str
 ) -> None:
     arena = Arena(*servers(fresh_server, **directives), protocol)
 
     @profile(LONG, derandomize=False)
-    @given(programs(restarts=True))
+    @given(programs(family, restarts=True))
     def test(program: list[Step]) -> None:
         play(arena, program)
 

@@ -430,7 +430,7 @@ def test_collect(log: Log) -> None:
     )
     key = store[0].row_key(b"key:0:0")[4:]
     assert {row[4:] for row in touched.keys[0]} == {key, store[0].row_key(b"key:1:0")[4:]}
-    assert [cf for cf, _, _ in touched.ranges] == [0]
+    assert [cf for cf, _, _ in touched.ranges] == [0, 1, 2]
     assert {row[:1] for row in touched.keys[LOG]} == {b"d", b"n"}
     assert [(f.first_seq, f.last_seq) for f in touched.frames] == [(5, 6), (7, 7), (8, 8)]
     assert log.index.collect(start, 4, touched.size).frames == touched.frames

@@ -8,7 +8,6 @@ import signal
 import socket
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -519,12 +518,8 @@ def test_paused_writes_are_refused_after_a_failover(cluster: Cluster) -> None:
     try:
         admin.set("not yet there", 1)
         admin.execute_command("FAILOVER", "TO", LOOPBACK, replica.port)
-        wait_until(lambda: "paused" in primary.log_text() or True)
         conn = primary.conn()
-        deadline = time.monotonic() + 5
-        while b"failover" not in (admin.info("clients").get("paused_reason") or "").encode():
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
+        wait_until(lambda: "failover" in (admin.info("clients").get("paused_reason") or ""), 5)
         conn.send(encode_command("SET", "parked", "1"))
     finally:
         os.kill(replica.pid, signal.SIGCONT)

@@ -516,7 +516,7 @@ def test_nonsense_from_an_online_replica(primary: Server, name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in NONSENSE if name not in ("keys", "a range")])
 def test_nonsense_in_a_rewind(primary: Server, name: str) -> None:
-    known = history.decode(own_history(primary)).extended("ab" * 20, 5).encode()
+    known = history.decode(own_history(primary)).branched("ab" * 20, 5).encode()
     with unharmed(primary), primary.conn() as conn:
         words = psync_words(primary, 9, known=known)
         assert ask_psync(conn, words).startswith(b"+REWIND")
@@ -528,7 +528,7 @@ def test_nonsense_in_a_rewind(primary: Server, name: str) -> None:
 
 def test_ranges_of_a_rewind(primary: Server) -> None:
     """The wrong way round, empty, beyond everything; rows of the server's own are never sent."""
-    known = history.decode(own_history(primary)).extended("ab" * 20, 5).encode()
+    known = history.decode(own_history(primary)).branched("ab" * 20, 5).encode()
     with unharmed(primary), primary.conn() as conn:
         assert ask_psync(conn, psync_words(primary, 9, known=known)).startswith(b"+REWIND")
         for words in (
@@ -556,7 +556,7 @@ def test_flood_of_empty_keys(cluster: Cluster) -> None:
     server = cluster.start(**{"replication-rewind-max-bytes": 1 << 20})
     for number in range(10):
         server.client().set(f"key:{number}", number)
-    known = history.decode(own_history(server)).extended("ab" * 20, 5).encode()
+    known = history.decode(own_history(server)).branched("ab" * 20, 5).encode()
     flood = encode_command("REPLCONF", "KEYS", "0", *[""] * 1000) * 100
     with unharmed(server), server.conn() as conn:
         assert ask_psync(conn, psync_words(server, 9, known=known)).startswith(b"+REWIND")

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kvserver import codec, glob, scan
-from kvserver.keyspace import Reader
+from kvserver.database import Reader
 
 T = TypeVar("T")
 
@@ -348,12 +348,12 @@ def test_a_client_that_leaves_ends_its_walk(core: Core) -> None:
     fill(core, [b"%d" % number for number in range(1000)])
     client: Client = core.client()
     client.call(b"KEYS", b"*")
-    assert len(core.dispatcher.walks) == 1
-    core.dispatcher.forget_blocked(client.session)
-    assert core.dispatcher.walks == []
+    assert len(core.server.waiting.walks) == 1
+    core.server.waiting.forget_blocked(client.session)
+    assert core.server.waiting.walks == []
     client = core.client()
     client.call(b"KEYS", b"*")
-    while core.dispatcher.step_walks(10**6):
+    while core.server.waiting.step_walks(10**6):
         pass
     core.end_turn()
     assert client.take().startswith(b"*1000\r\n")

@@ -21,3 +21,4 @@ def test_soak(tmp_path: Path) -> None:
     finally:
         print(f"seed {seed}\n{soak.report()}")
     assert soak.crowd.acked > 1000 and soak.digests >= 1
+    assert all(len(queue.done) > 50 for queue in soak.crowd.queues.queues)

@@ -39,6 +39,7 @@ def _show(argument: Argument) -> str:
         ("x a b [pair: a b ...] y", "x:string pair:block*(a:string b:string) y:string"),
         ("LEN", "len:pure-token=LEN"),
         ("[NOW] [FORCE]", "now:pure-token?=NOW force:pure-token?=FORCE"),
+        ("[change=CH]", "change:pure-token?=CH"),
         ("[MATCH pattern]", "pattern:pattern?=MATCH"),
         ("[ID client-id [client-id ...]]", "client-id:integer?*=ID"),
         ("[GET pattern [GET pattern ...]]", "pattern:pattern?*=GET@"),

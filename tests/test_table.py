@@ -212,3 +212,20 @@ def test_looking_at_a_row_is_no_use_of_it(store: Store) -> None:
     assert store[0].look(b"missing")[0] is None
     store[0].row(b"k")
     assert store[0].look(b"k")[1] == 0
+
+
+def test_a_range_is_forgotten_and_written_again_among_others(store: Store) -> None:
+    data = store.log.data
+    for number in (5, 1, 9, 3, 7):
+        data.put(b"%d" % number, b"old")
+    assert [key for key, _ in data.scan(b"0", b":")] == [b"1", b"3", b"5", b"7", b"9"]
+    store.log.delete_range(data, b"3", b"6")
+    data.put(b"4", b"new")
+    data.put(b"5", b"new")
+    store.log.delete_range(data, b"5", b"8")
+    data.put(b"6", b"new")
+    expected = [(b"1", b"old"), (b"4", b"new"), (b"6", b"new"), (b"9", b"old")]
+    assert list(data.scan(b"0", b":")) == expected
+    assert list(data.scan(b"0", b":", reverse=True)) == expected[::-1]
+    store.commit()
+    assert list(store.stored(1).items()) == expected

@@ -169,8 +169,8 @@ def test_a_walk_that_saw_what_is_gone_fails(quorate: Node) -> None:
         run(client, "SET", f"key{number}", "1")
     quorate.end()
     run(walker, "KEYS", "*")
-    quorate.dispatcher.step_walks(1)
-    assert quorate.dispatcher.walks, "it takes several steps"
+    quorate.server.waiting.step_walks(1)
+    assert quorate.server.waiting.walks, "it takes several steps"
     rewind(quorate, 0)
     quorate.end()
     assert client.take() == UNBLOCKED * 2000

@@ -248,9 +248,9 @@ def test_walks_let_go_of_rocksdb_before_it_is_opened_again(node: Node) -> None:
         run(client, "SET", f"key{number}", "1")
     node.end()
     run(walker, "KEYS", "*")
-    node.dispatcher.step_walks(1)
-    assert node.dispatcher.walks, "it takes several steps"
-    node.dispatcher.abort_walks(errors.misconf(REASON))
+    node.server.waiting.step_walks(1)
+    assert node.server.waiting.walks, "it takes several steps"
+    node.server.waiting.abort_walks(errors.misconf(REASON))
     node.engine.reopen()
     assert node.turn.reload() == 0
     node.end()

@@ -1,5 +1,5 @@
 """Writes docs/commands.md: every command of Redis 7.4, whether kvserver has it, since when, and
-what differs; then kvserver's own.
+what differs or why it isn't there; then those that Redis 7.4 doesn't have.
 
     python -m tools.commands_md
 
@@ -26,14 +26,46 @@ GROUPS: Final = (
     *("geo", "pubsub", "transactions", "scripting", "connection", "server", "cluster"),
 )
 ABSENT: Final = "—"
-#: Commands that Redis doesn't have.
-OWN: Final = ("once", "repldigest")
+#: Commands that Redis 7.4 doesn't have, and where they come from.
+OWN: Final = {
+    "cad": "kvrocks",
+    "cas": "kvrocks",
+    "hgetdel": "Redis 8.0",
+    "hgetex": "Redis 8.0",
+    "hsetex": "Redis 8.0",
+    "namespace": "kvrocks",
+    "namespace|add": "kvrocks",
+    "namespace|current": "kvrocks",
+    "namespace|del": "kvrocks",
+    "namespace|get": "kvrocks",
+    "namespace|help": "kvrocks",
+    "namespace|set": "kvrocks",
+    "once": "kvserver",
+    "repldigest": "kvserver",
+}
+
+_NO_CLUSTER: Final = "There is no cluster mode yet."
+_NO_MODULES: Final = "There are no modules."
+#: Why a command of Redis isn't there.
+MISSING: Final = {
+    "asking": _NO_CLUSTER,
+    "bgrewriteaof": "There is no append-only file to rewrite: RocksDB compacts what it holds.",
+    "cluster": _NO_CLUSTER,
+    "module|load": _NO_MODULES,
+    "module|loadex": _NO_MODULES,
+    "module|unload": _NO_MODULES,
+    "readonly": _NO_CLUSTER,
+    "readwrite": _NO_CLUSTER,
+    "script|debug": "There is no debugger: a script's effects are one batch.",
+    "sync": "Replicas send PSYNC; what follows it is kvserver's own protocol.",
+}
 
 #: What a command does otherwise than Redis. Texts of error messages that Redis changed after 7.4,
 #: and replies that name memory addresses or times, aren't differences.
 DIFFERENCES: Final[dict[str, str]] = {
     "bgsave": "Makes a backup in `dir`/backups, from which a server can be started; the data "
     "doesn't need it to survive.",
+    "bitop": "NOT of a sparse bitmap writes all of it.",
     "client|list": "Figures of buffers that kvserver doesn't have (`qbuf-free`, `rbs`, `rbp`, "
     "`obl`) are 0.",
     "command|docs": "Arguments without `since` and `deprecated_since`.",
@@ -42,23 +74,46 @@ DIFFERENCES: Final[dict[str, str]] = {
     "are not: conf/kvserver.conf has them all.",
     "debug": "ERROR, JMAP, LOG, OBJECT, PROTOCOL, RELOAD, SET-ACTIVE-EXPIRE, SLEEP, "
     "STRINGMATCH-LEN and HELP; the others show or break what isn't here.",
+    "eval": "Each Lua state may take 1 GiB; a script's effects are one batch.",
+    "fcall": "As EVAL.",
     "flushall": "Takes the same short time whatever is there: ASYNC and SYNC are the same.",
     "flushdb": "Takes the same short time whatever is there: ASYNC and SYNC are the same.",
+    "geosearch": "Error texts name the command in capitals.",
+    "hexpire": "A field whose time has passed counts as missing.",
+    "hgetall": "In the order of the fields' bytes; Redis keeps the order of insertion in small "
+    "hashes.",
+    "hrandfield": "Exactly uniform up to 512 fields; beyond that a field after a gap comes more "
+    "often. A negative count is limited to 10 million.",
     "info": "Sections and fields of Redis where they mean something here, and those of RocksDB.",
+    "latency|histogram": "A command that waited is counted when it began, too.",
     "lolwut": "Another picture.",
+    "memory|doctor": "Looks at peak, allocator, client buffers and scripts: used memory is the "
+    "resident one here.",
     "memory|stats": "Without the figures of hash tables, with those of RocksDB.",
     "memory|usage": "What the key takes in the row cache, whether it is there or not.",
+    "migrate": "Not inside MULTI or scripts. Others are served meanwhile, but writes to these "
+    "keys wait. Plain TCP only.",
     "module|list": "Always empty: there are no modules.",
     "object|encoding": "The encoding that Redis would choose for the value, written by SET.",
     "object|freq": "Always the error of a server without an LFU policy.",
     "object|idletime": "As the row cache knows it: 0 while the key was in use lately, else the "
     "seconds since it certainly wasn't.",
     "object|refcount": "What it would be in Redis.",
+    "pfselftest": "With fewer elements.",
     "randomkey": "The first key after a random place: a key after a gap comes more often.",
+    "restore": "IDLETIME and FREQ are checked, and mean nothing here.",
     "save": "As BGSAVE, and answers when the backup is there; others are served meanwhile.",
     "shutdown": "SAVE flushes RocksDB's memtables to files, NOSAVE leaves that to the next start; "
     "neither loses an acknowledged write.",
+    "srandmember": "A negative count is limited to 16 million.",
     "waitaof": "The append-only file is RocksDB's write-ahead log.",
+    "xadd": "With `~`: as XTRIM.",
+    "xinfo|consumers": "A consumer's command that changed nothing isn't seen.",
+    "xinfo|stream": "The radix tree is the one that Redis would have: its keys where XDEL has "
+    "emptied no node, its nodes about. With FULL, `seen-time` as XINFO CONSUMERS.",
+    "xtrim": "With `~` the nodes are those of Redis, but for nodes whose last entries went by "
+    "XDEL.",
+    "zrandmember": "A negative count is limited to 16 million.",
 }
 
 
@@ -83,7 +138,7 @@ def our_commands() -> set[str]:
 
 def versions(document: str) -> dict[str, str]:
     """{name: the version in which kvserver got it}, as the document has it."""
-    rows = re.findall(r"^\| `([^`]+)` \| \S+ \| (\d\S*) \|", document, re.MULTILINE)
+    rows = re.findall(r"^\| `([^`]+)` \| [^|]+ \| (\d\S*) \|", document, re.MULTILINE)
     return {title.lower().replace(" ", "|"): version for title, version in rows}
 
 
@@ -104,9 +159,22 @@ def _section(group: str, commands: list[Command], since: dict[str, str]) -> str:
 
 
 def _own_section(since: dict[str, str]) -> str:
-    rows = [f"| `{n.upper()}` | {ABSENT} | {since[n]} | {COMMANDS[n].summary} |\n" for n in OWN]
-    head = "| command | Redis | kvserver | what it does |\n|---|---|---|---|\n"
-    return "\n## kvserver's own\n\n" + head + "".join(rows)
+    rows = [
+        f"| `{_title(name)}` | {source} | {since[name]} | {_summary(name)} |\n"
+        for name, source in OWN.items()
+    ]
+    head = "| command | from | kvserver | what it does |\n|---|---|---|---|\n"
+    return "\n## Beyond Redis 7.4\n\n" + head + "".join(rows)
+
+
+def _summary(name: str) -> str:
+    parent, _, sub = name.partition("|")
+    spec = COMMANDS[parent]
+    return (spec.subcommands[sub] if sub else spec).summary
+
+
+def _title(name: str) -> str:
+    return name.upper().replace("|", " ")
 
 
 def _count(commands: list[Command], since: dict[str, str]) -> str:
@@ -114,12 +182,15 @@ def _count(commands: list[Command], since: dict[str, str]) -> str:
 
 
 def _row(command: Command, version: str | None) -> str:
-    title = command.name.upper().replace("|", " ")
-    note = DIFFERENCES.get(command.name, "") if version else ""
-    return f"| `{title}` | {command.since} | {version or ABSENT} | {note} |\n"
+    note = DIFFERENCES.get(command.name, "")
+    if version is None:
+        note = MISSING.get(command.name) or MISSING[command.name.partition("|")[0]]
+    return f"| `{_title(command.name)}` | {command.since} | {version or ABSENT} | {note} |\n"
 
 
-_TABLE: Final = "| command | Redis | kvserver | what differs |\n|---|---|---|---|\n"
+_TABLE: Final = (
+    "| command | Redis | kvserver | what differs, or why it isn't there |\n|---|---|---|---|\n"
+)
 
 _HEAD: Final = f"""\
 # Commands

@@ -140,6 +140,8 @@ def _key_effect(op: int, key: bytes, row: bytes, names: _Databases) -> Effect:
         return Effect("del", names.name(key), name)
     kind = codec.row_type(row)
     text = codec.TYPE_NAMES.get(kind, b"type %d" % kind).decode()
+    if kind == codec.SPARSE:
+        text = "fragments"  # the value isn't what the string is: that is in its elements
     value = codec.row_value(row)
     return Effect("set", names.name(key), name, text, value, codec.row_expire(row))
 

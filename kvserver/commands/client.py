@@ -17,8 +17,8 @@ from kvserver.state import clientinfo, pause
 from kvserver.state.context import Blocked, ReadContext
 from kvserver.state.session import REPLY_OFF, REPLY_SKIP, REPLY_SKIP_NEXT, Session
 
-_FLAGS = NOSCRIPT | LOADING | STALE
-ADMIN_FLAGS = ADMIN | _FLAGS
+FLAGS = NOSCRIPT | LOADING | STALE
+ADMIN_FLAGS = ADMIN | FLAGS
 CATEGORIES = ("connection",)
 
 Listing = Generator[None, None, resp.Verbatim]
@@ -39,7 +39,7 @@ container(
 @command(
     "client|id",
     2,
-    _FLAGS,
+    FLAGS,
     group="connection",
     since="5.0.0",
     summary="Returns the unique client ID of the connection.",
@@ -52,7 +52,7 @@ def client_id(ctx: ReadContext) -> int:
 @command(
     "client|info",
     2,
-    _FLAGS,
+    FLAGS,
     group="connection",
     since="6.2.0",
     summary="Returns information about the connection.",
@@ -66,7 +66,7 @@ def client_info(ctx: ReadContext) -> resp.Verbatim:
 @command(
     "client|getname",
     2,
-    _FLAGS,
+    FLAGS,
     group="connection",
     since="2.6.9",
     summary="Returns the name of the connection.",
@@ -79,7 +79,7 @@ def client_getname(ctx: ReadContext) -> bytes | None:
 @command(
     "client|setname",
     3,
-    _FLAGS,
+    FLAGS,
     group="connection",
     since="2.6.9",
     summary="Sets the connection name.",
@@ -104,7 +104,7 @@ def _checked_attribute(attribute: bytes, value: bytes) -> bytes:
 @command(
     "client|setinfo",
     4,
-    _FLAGS,
+    FLAGS,
     group="connection",
     since="7.2.0",
     summary="Sets information specific to the client or connection.",
@@ -139,7 +139,7 @@ def client_no_evict(ctx: ReadContext, word: bytes) -> resp.Simple:
 @command(
     "client|no-touch",
     3,
-    _FLAGS,
+    FLAGS,
     group="connection",
     since="7.2.0",
     summary="Controls whether commands sent by the client affect the LRU/LFU of accessed keys.",
@@ -160,7 +160,7 @@ def _on(word: bytes) -> bool:
 @command(
     "client|reply",
     3,
-    _FLAGS,
+    FLAGS,
     group="connection",
     since="3.2.0",
     summary="Instructs the server whether to reply to commands.",
@@ -178,21 +178,6 @@ def client_reply(ctx: ReadContext, mode: bytes) -> bytes:
     elif not session.gate & REPLY_OFF:
         session.gate |= REPLY_SKIP_NEXT
     return resp.NO_REPLY
-
-
-@command(
-    "client|getredir",
-    2,
-    _FLAGS,
-    group="connection",
-    since="6.0.0",
-    summary="Returns the client ID to which the connection's tracking notifications are "
-    "redirected.",
-    categories=CATEGORIES,
-)
-def client_getredir(_ctx: ReadContext) -> int:
-    """-1: tracking is off, as it always is."""
-    return -1
 
 
 # -- about others --------------------------------------------------------------------------
@@ -283,7 +268,7 @@ def client_unblock(ctx: ReadContext, number: bytes, *reason: bytes) -> int:
     if session is None or type(blocked) is not Blocked:
         return 0
     reply = errors.unblocked() if how == b"ERROR" else blocked.on_timeout()
-    ctx.server.dispatcher.unblock_later(session, reply)
+    ctx.server.waiting.unblock_later(session, reply)
     return 1
 
 
@@ -338,6 +323,8 @@ def client_unpause(ctx: ReadContext) -> resp.Simple:
 def client_help(_ctx: ReadContext) -> list[resp.Simple]:
     return help_reply(
         "client",
+        "CACHING (YES|NO)",
+        "    Enable/disable tracking of the keys for next command in OPTIN/OPTOUT modes.",
         "GETREDIR",
         "    Return the client ID we are redirecting to when tracking is enabled.",
         "GETNAME",
@@ -384,6 +371,11 @@ def client_help(_ctx: ReadContext) -> list[resp.Simple]:
         "    * LIB-VER: the client lib version.",
         "UNBLOCK <clientid> [TIMEOUT|ERROR]",
         "    Unblock the specified blocked client.",
+        "TRACKING (ON|OFF) [REDIRECT <id>] [BCAST] [PREFIX <prefix> [...]]",
+        "         [OPTIN] [OPTOUT] [NOLOOP]",
+        "    Control server assisted client side caching.",
+        "TRACKINGINFO",
+        "    Report tracking status for the current connection.",
         "NO-EVICT (ON|OFF)",
         "    Protect current client connection from eviction.",
         "NO-TOUCH (ON|OFF)",

@@ -46,7 +46,7 @@ def client_kill(ctx: ReadContext, *words: bytes) -> resp.Simple | int:
         if not _kill(ctx, [_address_test(words[0])], skip_me=False):
             raise errors.no_such_client()
         return resp.OK
-    tests, skip_me = _kill_options(words)
+    tests, skip_me = _kill_options(ctx, words)
     return _kill(ctx, tests, skip_me) + _end_primary_link(ctx, words)
 
 
@@ -77,7 +77,7 @@ def _end_primary_link(ctx: ReadContext, words: tuple[bytes, ...]) -> int:
     return int(verbs.end_primary_link())
 
 
-def _kill_options(words: tuple[bytes, ...]) -> tuple[list[Test], bool]:
+def _kill_options(ctx: ReadContext, words: tuple[bytes, ...]) -> tuple[list[Test], bool]:
     """(what a session must pass to be killed, SKIPME)."""
     tests: list[Test] = []
     skip_me = True
@@ -85,6 +85,9 @@ def _kill_options(words: tuple[bytes, ...]) -> tuple[list[Test], bool]:
     while options.more():
         if (value := options.value(b"SKIPME")) is not None:
             skip_me = _yes(value)
+            continue
+        if (value := options.value(b"USER")) is not None:
+            tests.append(_user_test(ctx, value))
             continue
         for name, make_test in _KILL_TESTS.items():
             if (value := options.value(name)) is not None:
@@ -120,10 +123,11 @@ def _type_test(word: bytes) -> Test:
     return lambda session: clientinfo.client_type(session) == kind
 
 
-def _user_test(word: bytes) -> Test:
-    if word != b"default":
+def _user_test(ctx: ReadContext, word: bytes) -> Test:
+    name = word.decode("utf-8", "surrogateescape")
+    if name not in ctx.server.acl.users:
         raise errors.no_such_user(word)
-    return lambda session: session.user == "default"
+    return lambda session: session.user == name and not session.namespace
 
 
 def _age_test(word: bytes) -> Test:
@@ -139,5 +143,4 @@ _KILL_TESTS: dict[bytes, Callable[[bytes], Test]] = {
     b"TYPE": _type_test,
     b"ADDR": _address_test,
     b"LADDR": _own_address_test,
-    b"USER": _user_test,
 }

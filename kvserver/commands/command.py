@@ -93,16 +93,34 @@ def _details(spec: Spec) -> list[Any]:
 
 
 def _key_details(spec: KeySpec) -> dict[str, Any]:
-    last = spec.last - spec.first if spec.last >= 0 else spec.last
     return {
         **({"notes": spec.notes} if spec.notes else {}),
         "flags": _key_flags(spec.flags),
-        "begin_search": {"type": "index", "spec": {"index": spec.first}},
-        "find_keys": {
-            "type": "range",
-            "spec": {"lastkey": last, "keystep": spec.step, "limit": 0},
-        },
+        "begin_search": _begin_search(spec),
+        "find_keys": _find_keys(spec),
     }
+
+
+def _begin_search(spec: KeySpec) -> dict[str, Any]:
+    if spec.unknown:
+        return {"type": "unknown", "spec": {}}
+    if not spec.keyword:
+        return {"type": "index", "spec": {"index": spec.first}}
+    where = {"keyword": spec.keyword, "startfrom": spec.first}
+    return {"type": "keyword", "spec": where}
+
+
+def _find_keys(spec: KeySpec) -> dict[str, Any]:
+    if spec.unknown:
+        return {"type": "unknown", "spec": {}}
+    if spec.numbered:
+        where = {"keynumidx": 0, "firstkey": 1, "keystep": spec.step}
+        return {"type": "keynum", "spec": where}
+    last = spec.last
+    if last >= 0 and not spec.keyword:
+        last -= spec.first
+    where = {"lastkey": last, "keystep": spec.step, "limit": spec.limit}
+    return {"type": "range", "spec": where}
 
 
 def _key_flags(flags: Iterable[str]) -> Members:

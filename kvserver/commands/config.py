@@ -84,6 +84,7 @@ def config_resetstat(ctx: ReadContext) -> resp.Simple:
     tips=["request_policy:all_nodes", "response_policy:all_succeeded"],
 )
 def config_rewrite(ctx: ReadContext) -> resp.Simple:
+    ctx.server.config.assign("user", ctx.server.acl.lines())
     config_file.rewrite(ctx.server.config)
     return resp.OK
 

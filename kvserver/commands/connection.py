@@ -1,13 +1,10 @@
 """Commands of a connection about itself: PING, ECHO, SELECT, AUTH, HELLO, RESET, QUIT.
 
-Source: Redis 7.4's networking.c (helloCommand, resetCommand) and acl.c (authCommand). There
-is one user, `default`, whose password is `requirepass`.
+Source: Redis 7.4's networking.c (helloCommand, resetCommand) and acl.c (authCommand). Who
+the users are is in state/acl.py.
 """
 
 from __future__ import annotations
-
-import hmac
-from hashlib import sha256
 
 from kvserver import REDIS_VERSION, errors, resp
 from kvserver.args import INT_MAX, INT_MIN, Cursor, parse_int_in
@@ -27,7 +24,6 @@ from kvserver.registry import (
 from kvserver.state.context import ReadContext
 from kvserver.state.session import (
     MONITORING,
-    NEEDS_AUTH,
     REPLY_OFF,
     REPLY_SKIP_NEXT,
     RESP2_SUBSCRIBED,
@@ -78,9 +74,10 @@ def echo(_ctx: ReadContext, message: bytes) -> bytes:
 )
 def select(ctx: ReadContext, index: bytes) -> resp.Simple:
     number = parse_int_in(index, INT_MIN, INT_MAX)
-    if not 0 <= number < len(ctx.keyspace.databases):
+    if not 0 <= number < ctx.keyspace.numbered:
         raise errors.db_index_out_of_range()
-    ctx.session.db = number
+    if not ctx.session.namespace:  # a namespace is one database, whatever is selected
+        ctx.session.db = number
     return resp.OK
 
 
@@ -116,23 +113,14 @@ def quit_(ctx: ReadContext, *_ignored: bytes) -> resp.Simple:
 def auth(ctx: ReadContext, *credentials: bytes) -> resp.Simple:
     if len(credentials) > 2:
         raise errors.syntax()
-    if len(credentials) == 2:
-        _authenticate(ctx, *credentials)
-        return resp.OK
-    if not ctx.server.config.get_str("requirepass"):
-        raise errors.no_password()
-    _authenticate(ctx, b"default", credentials[0])
-    return resp.OK
-
-
-def _authenticate(ctx: ReadContext, user: bytes, password: bytes) -> None:
-    """Let the session in. Takes the same time whatever is wrong with the password."""
-    expected = ctx.server.config.get_str("requirepass").encode("utf-8", "surrogateescape")
-    same = hmac.compare_digest(sha256(password).digest(), sha256(expected).digest())
-    if user != b"default" or (expected and not same):
-        ctx.server.stats.acl_denied_auth += 1
+    if len(credentials) == 1:
+        known = ctx.server.namespaces.of_token(credentials[0])
+        if ctx.server.acl.default.no_password and known is None:
+            raise errors.no_password()
+        credentials = (b"default", credentials[0])
+    if not ctx.server.acl.log_in(ctx.session, credentials[0], credentials[1], b"AUTH"):
         raise errors.wrong_password()
-    ctx.session.gate &= ~NEEDS_AUTH
+    return resp.OK
 
 
 @command(
@@ -155,9 +143,9 @@ def hello(ctx: ReadContext, *words: bytes) -> dict[bytes, object]:
     session = ctx.session
     version = _protocol(words[0]) if words else 0
     credentials, name = _hello_options(words)
-    if credentials is not None:
-        _authenticate(ctx, *credentials)
-    if session.gate & NEEDS_AUTH:
+    if credentials is not None and not ctx.server.acl.log_in(session, *credentials, b"HELLO"):
+        raise errors.wrong_password()
+    if not session.authenticated:
         raise errors.hello_no_auth()
     if name is not None:
         session.name = name
@@ -212,12 +200,12 @@ def reset(ctx: ReadContext) -> resp.Simple:
     server.monitors.pop(session, None)
     session.discard_transaction()
     server.watches.unwatch(session)
+    server.tracking.disable(session)
     session.resp3 = False
     server.pubsub.forget(session)
     session.db = 0
     session.name = b""
     session.no_evict = session.no_touch = False
     session.gate &= ~(REPLY_OFF | REPLY_SKIP_NEXT | MONITORING)
-    if server.config.get_str("requirepass"):
-        session.gate |= NEEDS_AUTH
+    server.acl.welcome(session)
     return resp.Simple(b"RESET")

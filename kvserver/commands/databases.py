@@ -35,6 +35,7 @@ def flushall(ctx: WriteContext, *mode: bytes) -> resp.Simple:
     _check_mode(mode)
     for db in ctx.keyspace.databases:
         ctx.keyspace.flush(db)
+    ctx.server.tracking.flush()
     return resp.OK
 
 
@@ -53,6 +54,7 @@ def flushall(ctx: WriteContext, *mode: bytes) -> resp.Simple:
 def flushdb(ctx: WriteContext, *mode: bytes) -> resp.Simple:
     _check_mode(mode)
     ctx.keyspace.flush(ctx.db.db)
+    ctx.server.tracking.flush(ctx.session.namespace)
     return resp.OK
 
 
@@ -75,12 +77,13 @@ def _check_mode(mode: tuple[bytes, ...]) -> None:
 def swapdb(ctx: WriteContext, index1: bytes, index2: bytes) -> resp.Simple:
     first = parse_int_in(index1, INT_MIN, INT_MAX, "invalid first DB index")
     second = parse_int_in(index2, INT_MIN, INT_MAX, "invalid second DB index")
-    ctx.keyspace.swap(_checked_index(ctx, first), _checked_index(ctx, second))
+    ctx.keyspace.swap(checked_index(ctx, first), checked_index(ctx, second))
     return resp.OK
 
 
-def _checked_index(ctx: Context, index: int) -> int:
-    if not 0 <= index < len(ctx.keyspace.databases):
+def checked_index(ctx: Context, index: int) -> int:
+    """A database that keys may be brought to; from a namespace there is none."""
+    if ctx.session.namespace or not 0 <= index < ctx.keyspace.numbered:
         raise errors.db_index_out_of_range()
     return index
 
@@ -110,14 +113,14 @@ def dbsize(ctx: ReadContext) -> int:
     categories=("keyspace",),
 )
 def move(ctx: WriteContext, name: bytes, index: bytes) -> int:
-    target_index = _checked_index(ctx, parse_int_in(index, INT_MIN, INT_MAX))
+    target_index = checked_index(ctx, parse_int_in(index, INT_MIN, INT_MAX))
     if target_index == ctx.session.db:
         raise errors.same_object()
     target = ctx.keyspace.writers[target_index]
     row = ctx.db.current(name)
     if row is None or target.current(name) is not None:
         return 0
-    target.put(name, row)
+    target.put_copy(name, row, ctx.db)
     ctx.db.delete(name)
     ctx.notify(notify.GENERIC, b"move_from", name)
     ctx.server.notifier.notify(notify.GENERIC, b"move_to", name, target_index)

@@ -21,6 +21,7 @@ from kvserver.registry import ADMIN, LOADING, NOSCRIPT, STALE, command
 from kvserver.state import process
 from kvserver.state.context import ReadContext
 from kvserver.state.session import Session
+from kvserver.types import sparse
 
 logger = logging.getLogger("kvserver")
 
@@ -126,7 +127,7 @@ def _object(ctx: ReadContext, key: bytes) -> resp.Simple:
         raise errors.no_such_key()
     idle = int(seconds)
     lru = (ctx.now // 1000 - idle) & 0xFFFFFF
-    size = len(row) - codec.value_offset(row)
+    size = sparse.size(row) if codec.is_string(row) else len(row) - codec.value_offset(row)
     return resp.Simple(
         b"Value at:%#x refcount:%d encoding:%b serializedlength:%d lru:%d lru_seconds_idle:%d"
         % (id(row), references(row), encoding(row), size, lru, idle)

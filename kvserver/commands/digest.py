@@ -78,18 +78,18 @@ def _reply(view: View) -> Generator[None, None, list[Any]]:
 def _wait(ctx: ReadContext, seq: int, timeout_ms: int) -> Blocked:
     """Take the view in the very commit that brings the position: the next may be in this turn."""
     server, session = ctx.server, ctx.session
-    dispatcher = server.dispatcher
+    waiting = server.waiting
 
     def reached() -> None:
         try:
             view = _view(server, seq)
         except RedisError as error:
-            dispatcher.unblock_later(session, error)
+            waiting.unblock_later(session, error)
         except EngineError as error:
-            dispatcher.unblock_later(session, errors.InternalError(str(error)))
+            waiting.unblock_later(session, errors.InternalError(str(error)))
         else:
             session.depends = max(session.depends, view.last_seq)
-            dispatcher.walk(session, _reply(view))
+            waiting.walk(session, _reply(view))
 
     wait = server.awaited.add(seq, reached)
     return Blocked(timeout_ms, lambda: resp.NULL_ARRAY, lambda: server.awaited.forget(wait))

@@ -20,4 +20,5 @@ from kvserver.state.info import sections
     history=(("7.0.0", "Added support for taking multiple section arguments."),),
 )
 def info(ctx: ReadContext, *names: bytes) -> Verbatim:
-    return Verbatim(sections.render(ctx.server, [name.decode("latin-1") for name in names]))
+    wanted = [name.decode("latin-1") for name in names]
+    return Verbatim(sections.render(ctx.server, wanted, ctx.session.namespace))

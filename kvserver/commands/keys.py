@@ -10,6 +10,7 @@ from typing import Final
 
 from kvserver import codec, errors, resp
 from kvserver.args import INT_MAX, INT_MIN, Cursor, parse_int_in
+from kvserver.commands.databases import checked_index
 from kvserver.registry import DENYOOM, FAST, READONLY, WRITE, KeySpec, command, key, keys
 from kvserver.state import notify
 from kvserver.state.context import ReadContext, WriteContext
@@ -168,8 +169,7 @@ def _rename(ctx: WriteContext, name: bytes, new_name: bytes, *, replace: bool) -
         if not replace:
             return False
         db.delete(new_name)
-    db.put(new_name, row)
-    db.delete(name)
+    db.rename(name, new_name, row)
     ctx.notify(notify.GENERIC, b"rename_from", name)
     ctx.notify(notify.GENERIC, b"rename_to", new_name)
     return True
@@ -199,7 +199,7 @@ def copy(ctx: WriteContext, source: bytes, destination: bytes, *options: bytes) 
         if not replace:
             return 0
         target.delete(destination)
-    target.put(destination, row)
+    target.put_copy(destination, row, ctx.db)
     ctx.server.notifier.notify(notify.GENERIC, b"copy_to", destination, index)
     return 1
 
@@ -212,9 +212,7 @@ def _copy_options(ctx: WriteContext, words: tuple[bytes, ...]) -> tuple[int, boo
         if options.flag(b"REPLACE"):
             replace = True
         elif (text := options.value(b"DB")) is not None:
-            index = parse_int_in(text, INT_MIN, INT_MAX)
-            if not 0 <= index < len(ctx.keyspace.databases):
-                raise errors.db_index_out_of_range()
+            index = checked_index(ctx, parse_int_in(text, INT_MIN, INT_MAX))
         else:
             raise errors.syntax()
     return index, replace

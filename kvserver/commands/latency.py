@@ -5,17 +5,20 @@ The samples are kept by kvserver/state/latency.py, the histograms by kvserver/st
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Final
 
-from kvserver import resp
+from kvserver import errors, resp, sparkline
 from kvserver.commands.help import help_reply
 from kvserver.registry import ADMIN, LOADING, NOSCRIPT, STALE, command, container
 from kvserver.state.context import ReadContext
 from kvserver.state.table import CommandTable, Entry
 
-_FLAGS: Final = ADMIN | NOSCRIPT | LOADING | STALE
-_TIPS: Final = ("nondeterministic_output", "request_policy:all_nodes", "response_policy:special")
+FLAGS: Final = ADMIN | NOSCRIPT | LOADING | STALE
+TIPS: Final = ("nondeterministic_output", "request_policy:all_nodes", "response_policy:special")
+_GRAPH_COLUMNS: Final = 80
+_GRAPH_ROWS: Final = 4
 
 container(
     "latency",
@@ -28,11 +31,11 @@ container(
 @command(
     "latency|latest",
     2,
-    _FLAGS,
+    FLAGS,
     group="server",
     since="2.8.13",
     summary="Returns the latest latency samples for all events.",
-    tips=_TIPS,
+    tips=TIPS,
 )
 def latency_latest(ctx: ReadContext) -> list[tuple[str, int, int, int]]:
     return ctx.server.latency.latest()
@@ -41,20 +44,55 @@ def latency_latest(ctx: ReadContext) -> list[tuple[str, int, int, int]]:
 @command(
     "latency|history",
     3,
-    _FLAGS,
+    FLAGS,
     group="server",
     since="2.8.13",
     summary="Returns timestamp-latency samples for an event.",
-    tips=_TIPS,
+    tips=TIPS,
 )
 def latency_history(ctx: ReadContext, event: bytes) -> list[tuple[int, int]]:
     return ctx.server.latency.history(_text(event))
 
 
 @command(
+    "latency|graph",
+    3,
+    FLAGS,
+    group="server",
+    since="2.8.13",
+    summary="Returns a latency graph for an event.",
+    tips=TIPS,
+)
+def latency_graph(ctx: ReadContext, event: bytes) -> resp.Verbatim:
+    monitor, name = ctx.server.latency, _text(event)
+    samples = monitor.history(name)
+    if not samples:
+        raise errors.no_samples(event)
+    now = int(time.time())
+    spikes = [spike for _, spike in samples]
+    head = (
+        f"{name} - high {max(spikes)} ms, low {min(spikes)} ms "
+        f"(all time high {monitor.worst(name)} ms)"
+    )
+    graph = sparkline.render(
+        [(spike, _ago(now - second)) for second, spike in samples], _GRAPH_COLUMNS, _GRAPH_ROWS
+    )
+    text = f"{head}\n{'-' * _GRAPH_COLUMNS}\n{graph}"
+    return resp.Verbatim(text.encode("utf-8", "surrogateescape"))
+
+
+def _ago(seconds: int) -> str:
+    """A time before now, in its largest unit."""
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= size:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"
+
+
+@command(
     "latency|reset",
     -2,
-    _FLAGS,
+    FLAGS,
     group="server",
     since="2.8.13",
     summary="Resets the latency data for one or more events.",
@@ -67,12 +105,12 @@ def latency_reset(ctx: ReadContext, *events: bytes) -> int:
 @command(
     "latency|histogram",
     -2,
-    _FLAGS,
+    FLAGS,
     group="server",
     since="7.0.0",
     summary="Returns the cumulative distribution of latencies of a subset or all commands.",
     complexity="O(N) where N is the number of commands with latency information being retrieved.",
-    tips=_TIPS,
+    tips=TIPS,
 )
 def latency_histogram(ctx: ReadContext, *names: bytes) -> dict[str, object]:
     table = ctx.server.table
@@ -88,9 +126,9 @@ def _named(table: CommandTable, names: tuple[bytes, ...]) -> Iterator[Entry]:
     """The commands with these names, with all of a container's subcommands; others are left
     out."""
     for name in names:
-        parent, _, sub = name.lower().partition(b"|")
+        parent, bar, sub = name.lower().partition(b"|")
         entry = table.entries.get(parent)
-        if entry is not None and sub:
+        if entry is not None and bar:
             entry = (entry.subcommands or {}).get(sub)
         if entry is not None:
             yield entry
@@ -112,6 +150,10 @@ def _microseconds(entry: Entry) -> dict[int, int]:
 def latency_help(ctx: ReadContext) -> list[resp.Simple]:
     return help_reply(
         "latency",
+        "DOCTOR",
+        "    Return a human readable latency analysis report.",
+        "GRAPH <event>",
+        "    Return an ASCII latency graph for the <event> class.",
         "HISTORY <event>",
         "    Return time-latency samples for the <event> class.",
         "LATEST",

@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 
 from kvserver import errors
 from kvserver.args import Cursor, parse_int
-from kvserver.codec import STRING, row_type, row_value
+from kvserver.codec import is_string
 from kvserver.registry import READONLY, WALK, KeySpec, command
 from kvserver.state.context import ReadContext
 
@@ -215,9 +215,9 @@ def lcs(
 
 def _strings(ctx: ReadContext, *names: bytes) -> list[bytes]:
     rows = [ctx.db.row(name) for name in names]
-    if any(row is not None and row_type(row) != STRING for row in rows):
+    if any(row is not None and not is_string(row) for row in rows):
         raise errors.error("The specified keys must contain string values")
-    return [b"" if row is None else row_value(row) for row in rows]
+    return [b"" if row is None else ctx.db.string_of(row) for row in rows]
 
 
 def _find(a: bytes, b: bytes, options: Options) -> Generator[None, None, object]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Final
 
-from kvserver import errors, resp
+from kvserver import codec, errors, resp
 from kvserver.args import Cursor, parse_int
+from kvserver.collection import Collection
 from kvserver.commands.help import help_reply
 from kvserver.registry import LOADING, READONLY, STALE, KeySpec, command, container
 from kvserver.state import process
@@ -14,8 +16,15 @@ from kvserver.state.info import memory
 from kvserver.state.info.fields import ratio
 from kvserver.state.info.view import View
 from kvserver.storage.table import ROW_OVERHEAD
+from kvserver.types import hashes, sparse, streams, zsets
+from kvserver.types.lists import ListReader
 
-_TIPS: Final = ("nondeterministic_output", "request_policy:all_shards", "response_policy:special")
+TIPS: Final = ("nondeterministic_output", "request_policy:all_shards", "response_policy:special")
+
+#: Where the rows of elements begin in those of a collection: before them may be indices.
+_FIRST: Final = {codec.STREAM: streams.ENTRY, codec.HASH: hashes.FIELD, codec.ZSET: zsets.MEMBER}
+_SAMPLES: Final = 5
+_MOST_SAMPLES: Final = 1000
 
 container(
     "memory",
@@ -37,16 +46,36 @@ container(
 )
 def memory_usage(ctx: ReadContext, key: bytes, *rest: bytes) -> int | None:
     """Bytes of the key in the row cache, whether it is there now or not: that is where it takes
-    memory. SAMPLES is for collections; a string is measured whole."""
+    memory. A collection's elements are estimated by SAMPLES of them, 0: all."""
+    wanted = _SAMPLES
     options = Cursor(rest)
     while options.more():
         samples = options.value(b"SAMPLES")
-        if samples is None or parse_int(samples) < 0:
+        if samples is None or (wanted := parse_int(samples)) < 0:
             raise errors.syntax()
     row, _ = ctx.db.look(key)
     if row is None:
         return None
-    return len(ctx.db.row_key(key)) + len(row) + ROW_OVERHEAD
+    size = len(ctx.db.row_key(key)) + len(row) + ROW_OVERHEAD
+    if codec.row_type(row) != codec.STRING:
+        size += _elements(Collection(ctx.db.data, ctx.db.db.prefix, row), wanted)
+    return size
+
+
+def _elements(collection: Collection, samples: int) -> int:
+    """About how many bytes the elements take (objectComputeSize). More samples than _MOST_SAMPLES
+    would hold up others, and add nothing to an estimate."""
+    most = min(samples or _MOST_SAMPLES, _MOST_SAMPLES)
+    kind = codec.row_type(collection.row)
+    if kind == codec.LIST:
+        rows = ListReader(collection).walk()  # not over what was popped
+    else:
+        rows = collection.scan(_FIRST.get(kind, b""))
+    sizes = [len(name) + len(row) + ROW_OVERHEAD for name, row in islice(rows, most)]
+    count = collection.count
+    if kind == codec.SPARSE:
+        count = sparse.fragment_count(collection.row)
+    return sum(sizes) * count // len(sizes) if sizes else 0
 
 
 @command(
@@ -56,7 +85,7 @@ def memory_usage(ctx: ReadContext, key: bytes, *rest: bytes) -> int | None:
     group="server",
     since="4.0.0",
     summary="Returns details about memory usage.",
-    tips=_TIPS,
+    tips=TIPS,
 )
 def memory_stats(ctx: ReadContext) -> dict[str, int | float]:
     """The fields of Redis in its order, without those of hash tables, which aren't here; then
@@ -114,7 +143,7 @@ def _allocator(now: memory.Usage) -> dict[str, int | float]:
     since="4.0.0",
     summary="Returns the allocator statistics.",
     complexity="Depends on how much memory is allocated, could be slow",
-    tips=_TIPS,
+    tips=TIPS,
 )
 def memory_malloc_stats(ctx: ReadContext) -> resp.Verbatim:
     report = process.allocator_report()
@@ -147,6 +176,8 @@ def memory_purge(ctx: ReadContext) -> resp.Simple:
 def memory_help(ctx: ReadContext) -> list[resp.Simple]:
     return help_reply(
         "memory",
+        "DOCTOR",
+        "    Return memory problems reports.",
         "MALLOC-STATS",
         "    Return internal statistics report from the memory allocator.",
         "PURGE",

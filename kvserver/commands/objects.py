@@ -13,6 +13,7 @@ from kvserver.commands.help import help_reply
 from kvserver.numbers import parse_int64
 from kvserver.registry import LOADING, READONLY, STALE, command, container, key
 from kvserver.state.context import ReadContext
+from kvserver.types import hashes, lists, sets, sparse, zsets
 
 #: The longest string that Redis keeps in one piece with its object
 #: (OBJ_ENCODING_EMBSTR_SIZE_LIMIT).
@@ -65,9 +66,22 @@ def object_encoding(ctx: ReadContext, name: bytes) -> bytes | None:
 
 def encoding(row: bytes) -> bytes:
     """The name of the encoding that Redis would choose for a row's value."""
+    kind = codec.row_type(row)
+    if kind == codec.SET:
+        return sets.ENCODINGS[codec.collection_extras(row)]
+    if kind == codec.HASH:
+        return hashes.ENCODINGS[hashes.encoding(codec.collection_extras(row))]
+    if kind == codec.LIST:
+        return lists.encoding(codec.collection_extras(row))
+    if kind == codec.ZSET:
+        return b"skiplist" if zsets.is_skiplist(codec.collection_extras(row)) else b"listpack"
+    if kind == codec.STREAM:
+        return b"stream"
+    if kind == codec.SPARSE:
+        return b"raw"
     if _integer(row) is not None:
         return b"int"
-    return b"embstr" if len(row) - codec.value_offset(row) <= _EMBEDDED_BYTES else b"raw"
+    return b"embstr" if sparse.size(row) <= _EMBEDDED_BYTES else b"raw"
 
 
 @command(
@@ -94,8 +108,8 @@ def references(row: bytes) -> int:
 
 
 def _integer(row: bytes) -> int | None:
-    """The integer that a string's row holds, if it is one."""
-    if len(row) - codec.value_offset(row) > _INTEGER_BYTES:
+    """The integer that a row holds, if it is one."""
+    if codec.row_type(row) != codec.STRING or sparse.size(row) > _INTEGER_BYTES:
         return None
     return parse_int64(codec.row_value(row))
 

@@ -86,6 +86,7 @@ def _answer(
         raise errors.error("n must be positive")
     if not 0 < len(writer) <= MAX_WRITER_ID:
         raise errors.error(f"writer id must have 1 to {MAX_WRITER_ID} bytes")
+    writer = ctx.server.namespaces.writer_id(ctx.session, writer)
     state = Writer(ctx.keyspace.log.meta, writer)
     if n == state.last + 1:
         return _execute(ctx, state, entry, words)

@@ -40,11 +40,11 @@ def _begin(ctx: ReadContext) -> None:
 )
 def save(ctx: ReadContext) -> Blocked:
     _begin(ctx)
-    session, dispatcher = ctx.session, ctx.server.dispatcher
+    session, waiting = ctx.session, ctx.server.waiting
 
     def done(failure: str | None) -> None:
         if session.blocked_on is blocked:
-            dispatcher.unblock(session, errors.error(failure) if failure else resp.OK)
+            waiting.unblock(session, errors.error(failure) if failure else resp.OK)
 
     blocked = Blocked(0, lambda: None, lambda: None)
     ctx.server.edge.save(done)
@@ -113,11 +113,11 @@ def shutdown(ctx: ReadContext, *options: bytes) -> object:
         if not ctx.server.edge.abort_shutdown():
             raise errors.error("No shutdown in progress.")
         return resp.OK
-    session, dispatcher = ctx.session, ctx.server.dispatcher
+    session, waiting = ctx.session, ctx.server.waiting
 
     def aborted() -> None:
         if session.blocked_on is blocked:
-            dispatcher.unblock_later(session, errors.shutdown_failed())
+            waiting.unblock_later(session, errors.shutdown_failed())
 
     blocked = Blocked(0, lambda: None, lambda: None)
     ctx.server.edge.shutdown(flush=not nosave, now=now, aborted=aborted)

@@ -147,13 +147,13 @@ def _when_promoted(server: Server, session: Session, address: tuple[str, int]) -
     def go_on() -> None:
         if session.blocked_on is not blocked:
             return
-        server.dispatcher.forget_blocked(session)  # or the change of role would send it away
+        server.waiting.forget_blocked(session)  # or the change of role would send it away
         reply: resp.Simple | errors.RedisError
         try:
             reply = _follow(server, session, address)
         except errors.RedisError as error:
             reply = error
-        server.dispatcher.unblock(session, reply)
+        server.waiting.unblock(session, reply)
 
     def refuse() -> errors.RedisError:
         return errors.error(

@@ -14,7 +14,6 @@ from typing import Final
 from kvserver import codec, errors, resp
 from kvserver.args import parse_int
 from kvserver.codec import STRING, STRING_HEADER
-from kvserver.keyspace import string_value
 from kvserver.numbers import INT64_MAX
 from kvserver.registry import DENYOOM, FAST, READONLY, WRITE, Key, KeySpec, command, key, keys
 from kvserver.state import notify
@@ -93,6 +92,13 @@ def _expire_ms(name: str, bits: int, time: bytes, now: int) -> int:
     return expire + now if bits & _RELATIVE else expire
 
 
+def expire_option(name: str, options: tuple[bytes, ...], now: int) -> int:
+    """When `EX seconds` and its kin make a key expire, in unix ms; 0 without an option. `name` is
+    the command's."""
+    bits, time = _parse_options(options, _TIMES)
+    return _expire_ms(name, bits, time, now) if bits else 0
+
+
 @command(
     "get",
     2,
@@ -109,7 +115,7 @@ def get(ctx: ReadContext, key: bytes) -> bytes | None:
         return None
     if row[0] == STRING:
         return row[1:]
-    return string_value(row)
+    return ctx.db.string_of(row)
 
 
 def _locate_set_key(args: Sequence[bytes]) -> list[Key]:
@@ -157,11 +163,11 @@ def _set_with(
             return reply if bits & _GET else None
         if bits & _KEEPTTL and row is not None:
             kept = codec.row_expire(row)
-    _store(ctx, key, value, expire, kept)
+    store(ctx, key, value, expire, kept)
     return reply
 
 
-def _store(ctx: WriteContext, key: bytes, value: bytes, expire: int = 0, kept: int = 0) -> None:
+def store(ctx: WriteContext, key: bytes, value: bytes, expire: int = 0, kept: int = 0) -> None:
     """Set the value, and tell. It expires at `expire` if that is given, else, if the time is
     `kept`, as before."""
     ctx.db.put_string(key, value, expire or kept)
@@ -184,7 +190,7 @@ def _store(ctx: WriteContext, key: bytes, value: bytes, expire: int = 0, kept: i
 def setnx(ctx: WriteContext, key: bytes, value: bytes) -> int:
     if ctx.db.current(key) is not None:
         return 0
-    _store(ctx, key, value)
+    store(ctx, key, value)
     return 1
 
 
@@ -201,7 +207,7 @@ def setnx(ctx: WriteContext, key: bytes, value: bytes) -> int:
     deprecated=("2.6.12", "`SET` with the `EX` argument"),
 )
 def setex(ctx: WriteContext, key: bytes, seconds: bytes, value: bytes) -> resp.Simple:
-    _store(ctx, key, value, _expire_ms("setex", _EX, seconds, ctx.now))
+    store(ctx, key, value, _expire_ms("setex", _EX, seconds, ctx.now))
     return resp.OK
 
 
@@ -218,7 +224,7 @@ def setex(ctx: WriteContext, key: bytes, seconds: bytes, value: bytes) -> resp.S
     deprecated=("2.6.12", "`SET` with the `PX` argument"),
 )
 def psetex(ctx: WriteContext, key: bytes, milliseconds: bytes, value: bytes) -> resp.Simple:
-    _store(ctx, key, value, _expire_ms("psetex", _PX, milliseconds, ctx.now))
+    store(ctx, key, value, _expire_ms("psetex", _PX, milliseconds, ctx.now))
     return resp.OK
 
 
@@ -235,7 +241,7 @@ def psetex(ctx: WriteContext, key: bytes, milliseconds: bytes, value: bytes) -> 
 )
 def getset(ctx: WriteContext, key: bytes, value: bytes) -> bytes | None:
     old = ctx.db.string(key)
-    _store(ctx, key, value)
+    store(ctx, key, value)
     return old
 
 
@@ -272,12 +278,13 @@ def getex(ctx: WriteContext, key: bytes, *options: bytes) -> bytes | None:
     row = ctx.db.string_row(key)
     if row is None:
         return None
+    value = ctx.db.string_of(row)
     if bits & _EXPIRES:
         _expire_at(ctx, key, row, _expire_ms("getex", bits, time, ctx.now))
     elif bits & _PERSIST and codec.row_expire(row):
         ctx.db.put(key, codec.with_expire(row, 0))
         ctx.notify(notify.GENERIC, b"persist", key)
-    return codec.row_value(row)
+    return value
 
 
 def _expire_at(ctx: WriteContext, key: bytes, row: bytes, expire: int) -> None:
@@ -303,13 +310,11 @@ def _expire_at(ctx: WriteContext, key: bytes, row: bytes, expire: int) -> None:
     tips=("request_policy:multi_shard",),
 )
 def mget(ctx: ReadContext, *names: bytes) -> list[bytes | None]:
-    return [_string_or_none(ctx.db.row(name)) for name in names]
+    return [_string_or_none(ctx, ctx.db.row(name)) for name in names]
 
 
-def _string_or_none(row: bytes | None) -> bytes | None:
-    if row is None or codec.row_type(row) != STRING:
-        return None
-    return codec.row_value(row)
+def _string_or_none(ctx: ReadContext, row: bytes | None) -> bytes | None:
+    return ctx.db.string_of(row) if row is not None and codec.is_string(row) else None
 
 
 @command(
@@ -354,4 +359,4 @@ def msetnx(ctx: WriteContext, *pairs: bytes) -> int:
 
 def _store_all(ctx: WriteContext, pairs: tuple[bytes, ...]) -> None:
     for name, value in zip(pairs[::2], pairs[1::2], strict=True):
-        _store(ctx, name, value)
+        store(ctx, name, value)

@@ -1,6 +1,7 @@
 """Parts of strings: APPEND, GETRANGE, SETRANGE, STRLEN, SUBSTR.
 
-Source: Redis 7.4's t_string.c. No string grows beyond `proto-max-bulk-len`; that is checked
+What is changed in part may come to be kept in fragments (types/sparse.py). Source: Redis 7.4's
+t_string.c. No string grows beyond `proto-max-bulk-len`; that is checked
 before anything of the new size is allocated.
 """
 
@@ -8,10 +9,11 @@ from __future__ import annotations
 
 from kvserver import errors
 from kvserver.args import parse_int
-from kvserver.codec import value_offset
+from kvserver.codec import SPARSE, row_type
 from kvserver.registry import DENYOOM, FAST, READONLY, WRITE, command, key
 from kvserver.state import notify
 from kvserver.state.context import ReadContext, WriteContext
+from kvserver.types import sparse
 
 _RANGE_COMPLEXITY = (
     "O(N) where N is the length of the returned string. The complexity is ultimately determined "
@@ -39,13 +41,22 @@ def _check_size(ctx: WriteContext, size: int) -> None:
     categories=("string",),
 )
 def append(ctx: WriteContext, key: bytes, value: bytes) -> int:
-    old, expire = ctx.db.current_string(key)
-    if old is not None:
-        _check_size(ctx, len(old) + len(value))
-        value = old + value
-    ctx.db.put_string(key, value, expire)
+    row = ctx.db.current_string_row(key)
+    if row is None:
+        size = len(value)
+        ctx.db.put_string(key, value)
+    else:
+        before = sparse.size(row)
+        size = before + len(value)
+        _check_size(ctx, size)
+        if row_type(row) == SPARSE:
+            edit = sparse.Edit(ctx.db, key, row, size)
+            edit.write(before, value)
+            edit.save()
+        else:
+            ctx.db.put(key, row + value)
     ctx.notify(notify.STRING, b"append", key)
-    return len(value)
+    return size
 
 
 @command(
@@ -66,16 +77,17 @@ def setrange(ctx: WriteContext, key: bytes, offset: bytes, value: bytes) -> int:
     start = parse_int(offset)
     if start < 0:
         raise errors.offset_out_of_range()
-    found, expire = ctx.db.current_string(key)
-    old = found or b""
+    row = ctx.db.current_string_row(key)
+    size = 0 if row is None else sparse.size(row)
     if not value:
-        return len(old)
+        return size
     end = start + len(value)
     _check_size(ctx, end)
-    new = b"".join((old[:start].ljust(start, b"\0"), value, old[end:]))
-    ctx.db.put_string(key, new, expire)
+    edit = sparse.Edit(ctx.db, key, row, end)
+    edit.write(start, value)
+    edit.save()
     ctx.notify(notify.STRING, b"setrange", key)
-    return len(new)
+    return max(size, end)
 
 
 @command(
@@ -94,14 +106,14 @@ def getrange(ctx: ReadContext, key: bytes, start: bytes, end: bytes) -> bytes:
     row = ctx.db.string_row(key)
     if row is None or first > last >= 0 or 0 > first > last:
         return b""
-    at = value_offset(row)
-    size = len(row) - at
+    text = sparse.Text(ctx.db, row)
+    size = text.size
     # A place before the beginning counts as the beginning, the end of the range too.
     if first < 0:
         first = max(size + first, 0)
     if last < 0:
         last = max(size + last, 0)
-    return row[at + first : at + last + 1]
+    return text.read(first, last + 1)
 
 
 @command(
@@ -132,4 +144,4 @@ def substr(ctx: ReadContext, key: bytes, start: bytes, end: bytes) -> bytes:
 )
 def strlen(ctx: ReadContext, key: bytes) -> int:
     row = ctx.db.string_row(key)
-    return 0 if row is None else len(row) - value_offset(row)
+    return 0 if row is None else sparse.size(row)

@@ -101,7 +101,7 @@ def _until(
 
     def look() -> None:
         if enough(count()):
-            server.dispatcher.unblock_later(session, count())
+            server.waiting.unblock_later(session, count())
 
     waiters.append(look)
     return Blocked(timeout_ms, count, lambda: waiters.remove(look))

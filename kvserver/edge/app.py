@@ -23,10 +23,12 @@ from kvserver import __version__, systemd
 from kvserver.config import Config
 from kvserver.edge import files, settings
 from kvserver.edge.backup import Backups
+from kvserver.edge.busy import BusyServer
 from kvserver.edge.clients import Clients
 from kvserver.edge.cron import Cron
 from kvserver.edge.durability import Durability
 from kvserver.edge.listeners import Listeners
+from kvserver.edge.migrate import Migrator
 from kvserver.edge.reclaim import Reclaimer
 from kvserver.edge.recovery import Recovery
 from kvserver.edge.replication.replicator import DataSet, Replicator
@@ -34,6 +36,7 @@ from kvserver.edge.shutdown import Shutdown
 from kvserver.edge.walks import Walks
 from kvserver.state.admission import SUSPENDED
 from kvserver.state.dispatch import Dispatcher
+from kvserver.state.migrations import Migration
 from kvserver.state.server import Server
 from kvserver.state.turn import Turn
 from kvserver.storage.commitlog import CommitLog, EngineError
@@ -56,6 +59,7 @@ class App:
         self._clients = Clients(self.server)
         self._durability = Durability(config, self.log, self.turn)
         self._listeners = Listeners(config, self._clients)
+        BusyServer(self._clients, self._listeners)
         engine_lock = asyncio.Lock()
         reclaimer = Reclaimer(self.server, self._worker, engine_lock)
         self._replicator = Replicator(self.server, data, self._durability, engine_lock)
@@ -68,7 +72,8 @@ class App:
         self._recovery = Recovery(self.server, self._durability, self._worker, engine_lock)
         self._recovery.before_reopen, self._recovery.reopened = node.before_reopen, node.reopened
         self._backups = Backups(self.server, self._worker, engine_lock)
-        self._walks = Walks(self.server.dispatcher)
+        self._walks = Walks(self.server.waiting)
+        self._migrator = Migrator(self.server)
         self._shutdown = Shutdown(self.server)
         settings.follow(config, self.server)
 
@@ -78,7 +83,7 @@ class App:
     def _end_turn(self) -> None:
         self.turn.end()
         self._replicator.host.end_turn()
-        if self.server.dispatcher.walks:
+        if self.server.waiting.walks:
             self._walks.start()
 
     # -- running -----------------------------------------------------------------------------
@@ -105,6 +110,7 @@ class App:
         """Stop serving, then close what is below, from the top down."""
         self._listeners.close()
         await self._recovery.stop()  # first: they lower the gate when they are done
+        await self._migrator.stop()
         await self._replicator.stop_following()
         self.server.dispatcher.raise_gate(SUSPENDED)
         await self._cron.stop()
@@ -152,6 +158,9 @@ class App:
 
     def save(self, done: Callable[[str | None], None]) -> None:
         self._backups.start(done)
+
+    def migrate(self, migration: Migration) -> None:
+        self._migrator.start(migration)
 
     def call_later(self, seconds: float, callback: Any, *args: Any) -> Any:
         return self._loop.call_later(seconds, callback, *args)

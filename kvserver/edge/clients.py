@@ -19,7 +19,7 @@ from kvserver.edge import files
 from kvserver.kinds import BufferLimit
 from kvserver.request import Limits
 from kvserver.state import clientinfo
-from kvserver.state.session import BLOCKED, NEEDS_AUTH, REPLICATING, Session, Sink
+from kvserver.state.session import BLOCKED, REPLICATING, Session, Sink
 
 if TYPE_CHECKING:
     from kvserver.state.server import Server
@@ -89,8 +89,7 @@ class Clients:
         server = self.server
         session = Session(self._next_id, sink, server.turn, addr, laddr)
         self._next_id += 1
-        if server.config.get_str("requirepass"):
-            session.gate |= NEEDS_AUTH
+        server.acl.welcome(session)
         return session
 
     def admit(self, session: Session, peer: Any) -> bytes | None:
@@ -108,8 +107,8 @@ class Clients:
         return refusal
 
     def _is_protected(self) -> bool:
-        config = self.server.config
-        return config.get_bool("protected-mode") and not config.get_str("requirepass")
+        server = self.server
+        return server.config.get_bool("protected-mode") and server.acl.default.no_password
 
     def unregister(self, session: Session) -> None:
         """The connection is gone: forget all that the session held."""
@@ -119,7 +118,8 @@ class Clients:
         server.monitors.pop(session, None)
         server.pubsub.forget(session)
         server.watches.unwatch(session)
-        server.dispatcher.forget_blocked(session)
+        server.tracking.disable(session)
+        server.waiting.forget_blocked(session)
         session.parked = None
         server.pauses.parked.pop(session, None)
         server.turn.forget(session)

@@ -22,6 +22,8 @@ from kvserver.state import clientinfo
 from kvserver.state.session import (
     BLOCKED,
     CLOSING,
+    MONITORING,
+    MUTES,
     NEEDS_AUTH,
     OUTPUT_FULL,
     REPLICATING,
@@ -190,6 +192,35 @@ class Connection:
         if self._read_paused and not session.stop:
             self._read_paused = False
             self._transport.resume_reading()
+
+    # -- while a script keeps the loop (edge/busy.py) ------------------------------------------
+
+    def idle_descriptor(self) -> int:
+        """Its socket's descriptor if nothing of it is under way, so that it may be read and
+        answered past the transport; -1 otherwise."""
+        session, transport = self.session, self._transport
+        occupied = session.stop or session.out or session.held or self._queue or self._ended
+        if occupied or session.gate & (REPLICATING | MONITORING | MUTES):
+            return -1
+        if transport.get_write_buffer_size() or transport.get_extra_info("ssl_object"):
+            return -1
+        return session.fd
+
+    def feed_busy(self, data: bytes) -> list[Request]:
+        """The requests that these bytes complete; the loop complains of what isn't RESP."""
+        self._stats.net_input += len(data)
+        self._parser.authenticated = not self.session.gate & NEEDS_AUTH
+        try:
+            return self._parser.feed(data)
+        except ProtocolError as error:
+            self._broken = error
+            self._clients.server.edge.call_later(0, self._after_requests)
+            return error.parsed
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether what it sent isn't RESP."""
+        return self._broken is not None
 
     # -- requests ----------------------------------------------------------------------------
 

@@ -51,6 +51,7 @@ class Listeners:
         self._tls: TLSContext | None = None
         self._unix: asyncio.Server | None = None
         self._unix_path = ""
+        self._unix_socket: socket.socket | None = None
         #: Accepting in the making: `asyncio.Loop.create_server` is a coroutine.
         self._task: asyncio.Task[None] | None = None
 
@@ -80,8 +81,18 @@ class Listeners:
             self._close_address(address)
         if self._unix is not None:
             self._unix.close()
+            if self._unix_socket is not None:
+                self._unix_socket.close()
+                self._unix_socket = None
             if os.path.exists(self._unix_path):
                 os.unlink(self._unix_path)
+
+    def duplicates(self) -> list[socket.socket]:
+        """Duplicates of the sockets that accept connections without TLS."""
+        found = [sock.dup() for (_, _, tls), sock in self._sockets.items() if not tls]
+        if self._unix_socket is not None:
+            found.append(self._unix_socket.dup())
+        return found
 
     # -- TCP -------------------------------------------------------------------------------------
 
@@ -205,6 +216,7 @@ class Listeners:
         try:
             sock = _bind_unix(path, self._config.get_int("unixsocketperm"))
             self._unix_path = path
+            self._unix_socket = sock.dup()
             self._unix = await loop.create_unix_server(
                 lambda: self._connection(path),
                 sock=sock,

@@ -15,7 +15,7 @@ from typing import Final
 
 from kvserver import codec
 from kvserver.state.server import Server
-from kvserver.storage.commitlog import EXPIRY
+from kvserver.storage.commitlog import DATA, EXPIRY
 from kvserver.storage.engine import EngineError
 
 logger = logging.getLogger("kvserver")
@@ -53,10 +53,11 @@ class Reclaimer:
 
 
 def slices(prefix: bytes) -> list[Range]:
-    """(column family, begin, end) of all rows and expiry entries of a database id."""
+    """(column family, begin, end) of all rows, elements and expiry entries of a database id."""
     starts = [slot.to_bytes(2, "big") for slot in range(0, codec.SLOTS + SLICE, SLICE)]
     rows = pairwise(starts)
     return [
         (EXPIRY, prefix, codec.prefix_end(prefix)),
+        (DATA, prefix, codec.prefix_end(prefix)),
         *((ROWS, prefix + begin, prefix + end) for begin, end in rows),
     ]

@@ -147,7 +147,7 @@ class Recovery:
         dispatcher, log = self._dispatcher, self._server.log
         dispatcher.raise_gate(SUSPENDED)
         await self._durability.idle()
-        dispatcher.abort_walks(errors.misconf(dispatcher.failure))
+        self._server.waiting.abort_walks(errors.misconf(dispatcher.failure))
         self.before_reopen()
         try:
             await self._in_worker(log.engine.reopen)

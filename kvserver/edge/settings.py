@@ -9,7 +9,6 @@ from kvserver import logs
 from kvserver.config import Config
 from kvserver.state.notify import parse_flags
 from kvserver.state.server import Server
-from kvserver.state.session import NEEDS_AUTH
 
 
 def follow(config: Config, server: Server) -> None:
@@ -32,18 +31,13 @@ def follow(config: Config, server: Server) -> None:
         server.notifier.flags = parse_flags(config.get_str("notify-keyspace-events"))
 
     def cache() -> None:
-        server.log.rows.resize(config.get_int("row-cache-size"))
+        server.log.resize_cache(config.get_int("row-cache-size"))
 
     def track_latency() -> None:
         server.table.track_latency(config.get_bool("latency-tracking"))
 
     def log_level() -> None:
         logs.set_level(config.get_str("loglevel"))
-
-    def password() -> None:
-        if not config.get_str("requirepass"):
-            for session in server.sessions.values():
-                session.gate &= ~NEEDS_AUTH
 
     slow = ["slowlog-log-slower-than", "slowlog-max-len", "latency-monitor-threshold"]
     config.on_change(slow, slow_commands)
@@ -52,7 +46,6 @@ def follow(config: Config, server: Server) -> None:
     config.on_change("row-cache-size", cache)
     config.on_change("latency-tracking", track_latency)
     config.on_change("loglevel", log_level)
-    config.on_change("requirepass", password)
     slow_commands()
     transactions()
     track_latency()

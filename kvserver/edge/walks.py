@@ -9,16 +9,16 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from kvserver.state.dispatch import Dispatcher
+from kvserver.state.waiting import Waiting
 
 STEP_NS: Final = 2_000_000
 
 
 class Walks:
-    """Steps the dispatcher's walks while there are any."""
+    """Steps walks while there are any."""
 
-    def __init__(self, dispatcher: Dispatcher) -> None:
-        self._dispatcher = dispatcher
+    def __init__(self, waiting: Waiting) -> None:
+        self._waiting = waiting
         self._loop = asyncio.get_running_loop()
         self._running = False
 
@@ -29,6 +29,6 @@ class Walks:
             self._loop.call_soon(self._step)
 
     def _step(self) -> None:
-        self._running = self._dispatcher.step_walks(STEP_NS)
+        self._running = self._waiting.step_walks(STEP_NS)
         if self._running:
             self._loop.call_soon(self._step)

@@ -4,7 +4,8 @@ Two things make it differ: a rewind that has not reached its position M yet (row
 only), and padding, positions that were passed over (row `p`, which is replicated: whoever copies
 this data set has the same gaps). It must not know links.
 
-Layouts: `~u` is `until u64, start u64` (a RocksDB sequence: where a rewind must begin to read);
+Layouts: `~u` is `until u64, start u64` (a RocksDB sequence: where a rewind must begin to read) and
+the history of the primary of M: frames before M bring older ones, which know less than M's;
 `p` is JSON, a list of [fork, first, last, unix_ms, peer, reason].
 """
 
@@ -13,7 +14,9 @@ from __future__ import annotations
 import json
 from typing import Final
 
+from kvserver import history
 from kvserver.codec import PADDED_KEY, UNTIL, UNTIL_KEY
+from kvserver.history import History
 from kvserver.replication.negotiate import PADDED
 from kvserver.storage.commitlog import CommitLog
 
@@ -32,12 +35,15 @@ class Consistency:
         self._log = log
         self.padded: list[Range] = []
         self._until = self.start = 0
+        self._aim: History | None = None
         self.load()
 
     def load(self) -> None:
         """Read the rows."""
         until = self._log.meta.get(UNTIL_KEY)
-        self._until, self.start = UNTIL.unpack(until) if until else (0, 0)
+        self._until, self.start = UNTIL.unpack_from(until) if until else (0, 0)
+        aim = until[UNTIL.size :] if until else b""
+        self._aim = history.decode(aim) if aim else None
         padded = self._log.meta.get(PADDED_KEY)
         self.padded = [tuple(entry) for entry in json.loads(padded)] if padded else []
 
@@ -47,14 +53,14 @@ class Consistency:
         return self._until if self._until > self._log.committed_seq else 0
 
     @property
+    def history(self) -> History:
+        """The history of the data set that this is, or that it is only from M on."""
+        return self._aim if self._aim is not None and self.until else self._log.history
+
+    @property
     def consistent_from(self) -> int:
         """What PSYNC says of it."""
         return PADDED if self.padded else self.until
-
-    @property
-    def sound(self) -> bool:
-        """Whether it is what some primary had at this position."""
-        return not self.padded and not self.until
 
     @property
     def shared(self) -> int | None:
@@ -72,6 +78,6 @@ class Consistency:
         return json.dumps([kept[0], *kept[1:][1 - MAX_RANGES :]]).encode()
 
 
-def until_row(until: int, start: int) -> bytes:
-    """The row `~u`."""
-    return UNTIL.pack(until, start)
+def until_row(until: int, start: int, aim: bytes) -> bytes:
+    """The row `~u`; `aim` is a history's row."""
+    return UNTIL.pack(until, start) + aim

@@ -88,7 +88,7 @@ class Handshake:
             replid.encode(),
             b"%d" % log.committed_seq,
             PROTOCOL,
-            log.history.encode().hex().encode(),
+            node.consistency.history.encode().hex().encode(),
             b"%d" % node.consistent_from,
             flags,
         ]

@@ -5,6 +5,7 @@ It must not know links. The rules are those of docs/replication.md, "PSYNC":
 | the replica's position | answer |
 |---|---|
 | in the shared history, at the end of a frame, and the log is there | CONTINUE |
+| the same, but this server has passed over positions after it | FULLRESYNC |
 | beyond the shared history, and the log is there since the fork | REWIND |
 | anywhere, where both sides allow padding and the log is there | PAD |
 | anything else | FULLRESYNC |

@@ -437,7 +437,8 @@ class Node:
         rewinds.append((log.engine.rocksdb_sequence() + 1, fork))
         packed = pack_rewinds(rewinds[-MAX_REWINDS:])
         records.append((PUT, LOG, codec.REWINDS_KEY, packed))
-        records.append((PUT, LOG, codec.UNTIL_KEY, until_row(until, start)))
+        aim = rows[LOG][codec.HISTORY_KEY]
+        records.append((PUT, LOG, codec.UNTIL_KEY, until_row(until, start, aim)))
         records.append(_stamp(log.history.epoch_at(fork), fork + 1, fork))
         self.cut_all()
         self.snapshots.forget()

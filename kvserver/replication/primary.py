@@ -19,7 +19,14 @@ from crc32c import crc32c
 from kvserver import frames
 from kvserver.replication import negotiate
 from kvserver.replication.ports import Outlet, Snapshot
-from kvserver.state.replication import PsyncRequest, ReplicaState
+from kvserver.state.replication import (
+    ONLINE,
+    REWIND,
+    SEND_BULK,
+    WAIT_BGSAVE,
+    PsyncRequest,
+    ReplicaState,
+)
 from kvserver.storage.commitlog import LOCAL_PREFIX, LOG, STAMP_KEY, EngineError
 from kvserver.storage.positions import FrameCursor, LogGone
 from kvserver.storage.wal_batch import WalError
@@ -104,7 +111,7 @@ class Downstream:
         if answer.kind == negotiate.FULLRESYNC:
             self._begin_full()
         elif answer.kind == negotiate.REWIND:
-            self.state.state = "rewind"
+            self.state.state = REWIND
             self._pin = answer.seq + 1
         else:
             if answer.kind == negotiate.PAD:
@@ -117,7 +124,7 @@ class Downstream:
         if self._cursor is not None:
             self._cursor.close()
             self._cursor = None
-        if self._snapshot is not None or self.state.state == "wait_bgsave":
+        if self._snapshot is not None or self.state.state == WAIT_BGSAVE:
             self._node.snapshots.release(self)
             self._snapshot = None
         self._files, self._have, self._names = [], {}, set()
@@ -166,7 +173,7 @@ class Downstream:
     def _go_online(self, seq: int) -> None:
         self._cursor = self._node.index.open(seq)
         self._pin = None
-        self.state.state = "online"
+        self.state.state = ONLINE
         self.state.acked_seq = seq - 1
         self.state.last_ack = self._node.timers.now()
         self._node.replicas_changed()
@@ -226,14 +233,14 @@ class Downstream:
     # -- full sync -------------------------------------------------------------------------
 
     def _begin_full(self) -> None:
-        self.state.state = "wait_bgsave"
+        self.state.state = WAIT_BGSAVE
         self._pin = self._node.log.committed_seq + 1
         self._node.snapshots.request(self)
 
     def snapshot_ready(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
         self._pin = snapshot.seq + 1
-        self.state.state = "send_bulk"
+        self.state.state = SEND_BULK
         self.state.sync_bytes_total = sum(size for _, size in snapshot.files)
         self.state.sync_bytes_done = 0
         fields: list[bytes] = []
@@ -333,7 +340,7 @@ class Downstream:
 
     def want(self, cf: int, begin: bytes, end: bytes | None) -> None:
         """REPLCONF KEYS and RANGE: the replica needs this row, or these."""
-        if self.state.state != "rewind" or self._wanted_all:
+        if self.state.state != REWIND or self._wanted_all:
             raise ValueError("rows that no rewind asks for")
         self._wanted.append((cf, begin, end))
         self._wanted_bytes += max(len(begin) + len(end or b""), WANTED_BYTES)
@@ -348,12 +355,12 @@ class Downstream:
         self._wanted_all = True
         if self._snapshot is not None:
             self._begin_files(self._snapshot)
-        elif self.state.state == "rewind":
+        elif self.state.state == REWIND:
             self._send_rows()
 
     def _send_rows(self) -> None:
         """Send the committed rows that are there, a part of them at a time."""
-        if self.state.state != "rewind" or not self._wanted_all or self._reading:
+        if self.state.state != REWIND or not self._wanted_all or self._reading:
             return
         if self._link.buffered() >= HIGH_WATER:
             return

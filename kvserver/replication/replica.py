@@ -60,7 +60,7 @@ class Upstream:
         #: Run ids of the primary and those above it: who may not become our replica.
         self.above: list[bytes] = []
         self.stopped = False
-        #: The next PSYNC may not lead to a rewind, or must lead to a full sync.
+        #: Whether the next PSYNC may lead to a rewind; one that was lost too often may not.
         self.may_rewind = True
         self._link: Link | None = None
         self._handshake = Handshake()

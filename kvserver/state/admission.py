@@ -28,6 +28,7 @@ from kvserver.state.session import (
     NEEDS_AUTH,
     REPLICATING,
     RESP2_SUBSCRIBED,
+    RESTRICTED,
     Session,
 )
 from kvserver.state.table import Entry
@@ -49,6 +50,8 @@ READ_ONLY: Final = 32
 STALE_DATA: Final = 64
 #: Its data set isn't what its primary had at any position.
 SYNCING: Final = 128
+#: Keys are on their way to another server (state/migrations.py).
+MIGRATING: Final = 256
 #: What `replication_gates` decides.
 REPLICATION: Final = FEW_REPLICAS | READ_ONLY | STALE_DATA | SYNCING
 
@@ -60,14 +63,17 @@ DIRECTIVES: Final = ("replica-serve-stale-data", "min-replicas-to-write", "min-r
 ROLE_COMMANDS: Final = ("replicaof", "slaveof")
 
 
-def refusal(server: Server, session: Session, entry: Entry) -> RedisError | None:
+def refusal(server: Server, session: Session, entry: Entry, args: list[bytes]) -> RedisError | None:
     """Why the command can't run, if so."""
     flags, gate, state = entry.flags, session.gate, server.dispatcher.gate
     if gate & NEEDS_AUTH and not flags & NO_AUTH:
         return errors.no_auth()
     if session.in_multi and flags & NO_MULTI:
         return errors.not_in_transaction()
-    # Permissions (ACL) are checked here: after authentication, before the server's state.
+    if gate & RESTRICTED:
+        denial = server.acl.check(session, entry, args)
+        if denial is not None:
+            return denial
     writes = effective_flags(session, entry)
     if state & FAILED and (writes & WRITE or entry.name == "ping"):
         return errors.misconf(server.dispatcher.failure)
@@ -97,7 +103,7 @@ def _lacks(session: Session, entry: Entry, flag: int) -> bool:
     return any(not e.flags & flag and e.name not in ROLE_COMMANDS for e in entries)
 
 
-def must_wait(server: Server, session: Session, entry: Entry) -> bool:
+def must_wait(server: Server, session: Session, entry: Entry, args: list[bytes]) -> bool:
     """Whether the command must be set aside until a pause or stall is over."""
     state = server.dispatcher.gate
     if state & SUSPENDED:
@@ -105,7 +111,9 @@ def must_wait(server: Server, session: Session, entry: Entry) -> bool:
     if session.gate & REPLICATING:
         return False  # a replica's acknowledgements aren't paused (processCommand: CLIENT_SLAVE)
     writes = effective_flags(session, entry) & (WRITE | MAY_REPLICATE)
-    if state & STALLED and writes & WRITE:
+    if state & STALLED and writes:  # a script may write
+        return True
+    if state & MIGRATING and writes and server.migrations.concern(session, entry, args):
         return True
     mode = server.pauses.mode
     return mode == pause.ALL or (mode == pause.WRITES and writes != 0)

@@ -55,12 +55,16 @@ def age(session: Session) -> int:
 
 def flags(session: Session) -> str:
     """The letters of the field `flags`; N: none."""
+    mode = session.tracking
     letters = {
         "S": session.gate & REPLICATING,
         "O": session.monitor,
         "P": is_subscribed(session),
         "x": session.gate & IN_MULTI,
         "b": is_blocked(session),
+        "t": mode is not None,
+        "R": mode is not None and mode.broken,
+        "B": mode is not None and mode.bcast,
         "d": session.cas_dirty,
         "c": session.stop & CLOSING,
         "U": session.unix,
@@ -68,6 +72,11 @@ def flags(session: Session) -> str:
         "T": session.no_touch,
     }
     return "".join(letter for letter, on in letters.items() if on) or "N"
+
+
+def redirection(session: Session) -> int:
+    """The id of the client that invalidations go to, 0 for itself; -1: tracking is off."""
+    return -1 if session.tracking is None else session.tracking.redirect
 
 
 def output_bytes(session: Session) -> int:
@@ -112,7 +121,7 @@ def describe(session: Session) -> bytes:
         f"qbuf={session.sink.query_buffered} qbuf-free=0 argv-mem={argv_bytes(session)} "
         f"multi-mem={queued_bytes(session)} rbs=0 rbp=0 obl=0 oll={waiting} "
         f"omem={output_bytes(session)} tot-mem={memory(session)} events={events} "
-        f"cmd={session.last_command} user={session.user} redir=-1 "
+        f"cmd={session.last_command} user={session.user} redir={redirection(session)} "
         f"resp={3 if session.resp3 else 2} lib-name={session.lib_name.decode()} "
         f"lib-ver={session.lib_ver.decode()}"
     )

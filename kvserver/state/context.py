@@ -6,14 +6,16 @@ object per command would cost as much as a look-up. A handler must not keep its 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from kvserver.keyspace import Keyspace, Reader, Writer
+from kvserver.database import Reader, Writer
+from kvserver.keyspace import Keyspace
 from kvserver.state.session import Session
 
 if TYPE_CHECKING:
     from kvserver.state.server import Server
+    from kvserver.state.table import Entry
 
 
 class Context:
@@ -50,16 +52,51 @@ class WriteContext(Context):
 
 
 class Blocked:
-    """A handler's answer "not yet": the session executes nothing until `Dispatcher.unblock`.
+    """A handler's answer "not yet": the session executes nothing until `Waiting.unblock`.
 
     `timeout_ms` 0 waits for ever; `on_timeout` gives the reply when time is up; `forget` is
     called when the wait ends in whatever way.
     """
 
     def __init__(
-        self, timeout_ms: int, on_timeout: Callable[[], Any], forget: Callable[[], None]
+        self,
+        timeout_ms: int,
+        on_timeout: Callable[[], Any],
+        forget: Callable[[], None],
+        keys: tuple[bytes, ...] = (),
+        kinds: tuple[int, ...] = (),
     ) -> None:
         self.timeout_ms = timeout_ms
         self.on_timeout = on_timeout
         self.forget = forget
+        #: The command is run again when one of these keys changed and is of one of these types.
+        self.keys = keys
+        self.kinds = kinds
         self.timer: Any = None
+        #: The command that waits: set by who takes care of it. A handler sets `args` where those
+        #: that it was called with would mean something else later.
+        self.entry: Entry | None = None
+        self.args: list[bytes] = []
+
+
+class _Answer:
+    """The reply when time is up, as a callable."""
+
+    def __init__(self, reply: Any) -> None:
+        self._reply = reply
+
+    def __call__(self) -> Any:
+        return self._reply
+
+
+def wait_for_keys(
+    keys: Iterable[bytes], kinds: tuple[int, ...], timeout_ms: int, late: Any
+) -> Blocked:
+    """The answer of a command that finds nothing at its keys: it is run again, from its first check
+    on, when one of them changed and is of one of the types in `kinds` (codec.MISSING: is gone).
+    `late` is its reply when time is up, or where nothing may block (MULTI, scripts)."""
+    return Blocked(timeout_ms, _Answer(late), _nothing, tuple(dict.fromkeys(keys)), kinds)
+
+
+def _nothing() -> None:
+    return None

@@ -10,7 +10,6 @@ Source for the order of the checks: Redis 7.4's server.c, processCommand. Invari
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator
 from time import perf_counter_ns
 from types import GeneratorType
 from typing import TYPE_CHECKING, Any, Final
@@ -22,6 +21,7 @@ from kvserver.resp import encode
 from kvserver.state import admission, monitor, writers
 from kvserver.state.admission import (
     FEW_REPLICAS,
+    MIGRATING,
     PAUSED,
     READ_ONLY,
     REPLICATION,
@@ -37,6 +37,8 @@ from kvserver.state.session import (
     CLOSING,
     IN_MULTI,
     MUTES,
+    RESTRICTED,
+    TRACKING,
     Session,
 )
 from kvserver.state.table import Entry
@@ -74,16 +76,17 @@ class Dispatcher:
         self.max_queue_bytes = 1 << 62
         #: While ONCE runs EXEC: each reply of the transaction under RESP2, and under RESP3.
         self.forms: list[tuple[bytes, bytes]] | None = None
-        #: Walks under way: (session, generator), served in turn by the edge.
-        self.walks: list[tuple[Session, Generator[None, None, Any]]] = []
         self._log = server.log
         self._turn = server.turn
+        self._waiting = server.waiting
+        self._ready = server.waiting.blocked_keys.ready
         self._names = server.table.names
         self._monitors = server.monitors
         self._pubsub = server.pubsub
+        self._tracking = server.tracking
         self._pauses = server.pauses
+        server.waiting.dispatcher = self
         server.pauses.on_change = self._pause_changed
-        server.turn.on_void = self._void_walks
         server.config.on_change(admission.DIRECTIVES, self.role_changed)
         self._readers = server.keyspace.readers
         self._writers = server.keyspace.writers
@@ -136,19 +139,29 @@ class Dispatcher:
             self._execute_gated(session, entry, args)
             return
         reply = self.call(session, entry, args)
-        if entry.flags & WALK and self._deferred(session, reply):
+        if entry.flags & WALK and self._waiting.begins(session, entry, args, reply):
             return
-        self._finish(session, reply)
+        self.finish(session, reply)
 
     def _execute_gated(self, session: Session, entry: Entry, args: list[bytes]) -> None:
         """The same when something is unusual. What the command publishes leaves after its reply:
         the session may listen itself, and a transaction may write after it published."""
         if not self._admit(session, entry, args):
             return
+        if session.gate & TRACKING:
+            outer = self._tracking.begin(session)
+            self._execute_held(session, entry, args)
+            self._tracking.end(session, entry, outer)
+        else:
+            self._execute_held(session, entry, args)
+
+    def _execute_held(self, session: Session, entry: Entry, args: list[bytes]) -> None:
         self._pubsub.hold()
         reply = self.call(session, entry, args)
-        if not (entry.flags & WALK and self._deferred(session, reply)):
-            self._finish(session, reply)
+        if session.gate & TRACKING:
+            self._tracking.remember(session.db, entry, args)
+        if not (entry.flags & WALK and self._waiting.begins(session, entry, args, reply)):
+            self.finish(session, reply)
         self._pubsub.release()
 
     def call(self, session: Session, entry: Entry, args: list[bytes]) -> Any:
@@ -177,7 +190,7 @@ class Dispatcher:
             entry.failed += 1
             self.server.stats.count_error(error.code)
         except Exception as problem:
-            reply = self._crashed(entry.name, problem)
+            reply = self.crashed(entry.name, problem)
             entry.failed += 1
         if self._monitors:
             monitor.feed(self.server, session, entry, args)
@@ -194,13 +207,31 @@ class Dispatcher:
             self._note_slow(session, entry, args, elapsed)
         return reply
 
+    def call_again(self, session: Session, entry: Entry, args: list[bytes]) -> Any:
+        """`call` for a command that waited: monitors have seen it. Its user may have lost the
+        permission meanwhile."""
+        if session.gate & RESTRICTED:
+            denial = self.server.acl.check(session, entry, args)
+            if denial is not None:
+                entry.rejected += 1
+                self.server.stats.count_error(denial.code)
+                return denial
+        monitors, self._monitors = self._monitors, {}
+        try:
+            reply = self.call(session, entry, args)
+        finally:
+            self._monitors = monitors
+        if session.gate & TRACKING:
+            self._tracking.remember(session.db, entry, args)
+        return reply
+
     def _note_slow(self, session: Session, entry: Entry, args: list[bytes], elapsed: int) -> None:
         shown = redacted(self.server.config, entry, args)
         self.server.slowlog.note(session, entry, shown, elapsed // 1000)
         event = "fast-command" if entry.flags & FAST else "command"
         self.server.latency.note(event, elapsed // 1_000_000)
 
-    def _finish(self, session: Session, reply: Any) -> None:
+    def finish(self, session: Session, reply: Any) -> None:
         """Give the command's writes a position and its reply a place in the output."""
         log = self._log
         cut = False
@@ -216,8 +247,15 @@ class Dispatcher:
         if cut:
             self._pubsub.release()
             self._turn.commit()
+        if self._ready:
+            self._waiting.serve_ready()
 
-    def _crashed(self, name: str, problem: Exception) -> RedisError:
+    def resume(self, session: Session) -> None:
+        """Go on with the session's input, unless it is stopped still."""
+        if not session.stop:
+            session.sink.resume()
+
+    def crashed(self, name: str, problem: Exception) -> RedisError:
         """A handler raised what it must not: no half of its writes may be committed."""
         if isinstance(problem, EngineError):
             logger.error("command %s failed: %s", name, problem)
@@ -238,7 +276,10 @@ class Dispatcher:
         stood after it. Raises InternalError when one failed unexpectedly: all are undone."""
         replies = []
         for entry, args in queue:
-            reply = self.call_now(session, entry, args)
+            reply: Any = None
+            if session.gate & RESTRICTED:
+                reply = self.server.acl.check_queued(session, entry, args)
+            reply = reply or self.call_now(session, entry, args)
             if type(reply) is errors.InternalError:
                 raise reply
             replies.append(encode(reply, session.resp3))
@@ -253,6 +294,7 @@ class Dispatcher:
             reply = self.call(session, entry, args)
         finally:
             self._read_context.deny_blocking = self._write_context.deny_blocking = False
+        self._tracking.remember(session.db, entry, args)
         if type(reply) is Blocked:
             reply.forget()
             return reply.on_timeout()
@@ -261,7 +303,7 @@ class Dispatcher:
         start = self.clock
         done, value = False, None
         while not done:
-            done, value = self._step(reply, entry.name)
+            done, value = self._waiting.step(reply, entry.name)
         self.clock = perf_counter_ns()
         entry.nanoseconds += self.clock - start
         return value
@@ -280,7 +322,9 @@ class Dispatcher:
         self.server.stats.count_error(error.code)
         if session.gate & IN_MULTI:
             session.queue_error = True
-        self._finish(session, error)
+        if session.gate & TRACKING:
+            self._tracking.spend(session, entry)
+        self.finish(session, error)
 
     def _refuse_http(self, session: Session) -> None:
         """Hang up: a browser was made to talk to us (securityWarningCommand)."""
@@ -307,12 +351,12 @@ class Dispatcher:
         session.last_command = entry.name
         once = entry.name == "once"
         error = writers.misuse(self.server.table, session, args) if once else None
-        error = error or admission.refusal(self.server, session, entry)
+        error = error or admission.refusal(self.server, session, entry, args)
         if error is not None:
             self._reject(session, entry, error, args)
             return False
-        if self.gate & (PAUSED | STALLED | SUSPENDED) and admission.must_wait(
-            self.server, session, entry
+        if self.gate & (PAUSED | STALLED | SUSPENDED | MIGRATING) and admission.must_wait(
+            self.server, session, entry, args
         ):
             self.park(session, args)
             return False
@@ -327,7 +371,7 @@ class Dispatcher:
             session.queue.append((entry, args))
             session.queue_flags |= entry.flags
             session.queue_bytes += QUEUED_BYTES + ARGUMENT_BYTES * len(args) + sum(map(len, args))
-        self._finish(session, resp.QUEUED)
+        self.finish(session, resp.QUEUED)
         if session.queue_bytes > self.max_queue_bytes:
             logger.warning(
                 "Closing client that reached max query buffer length: id=%d addr=%s",
@@ -355,7 +399,7 @@ class Dispatcher:
 
     def _run_parked_later(self) -> None:
         """Not at once: the command that ended a pause, maybe in a MULTI, ends first."""
-        if self._pauses.parked:
+        if self._pauses.parked or self._waiting.blocked_keys.by_key:
             self.server.edge.call_later(0, self.run_parked)
 
     def run_parked(self) -> None:
@@ -370,128 +414,6 @@ class Dispatcher:
             session.parked = None
             session.stop &= ~BLOCKED
             self.execute(session, args)
-            self._resume(session)
-
-    def _deferred(self, session: Session, reply: Any) -> bool:
-        """Take care of a reply that isn't there yet; False if it is."""
-        if type(reply) is GeneratorType:
-            self.walk(session, reply)
-        elif type(reply) is Blocked:
-            session.blocked_on = reply
-            if reply.timeout_ms:
-                seconds = reply.timeout_ms / 1000
-                reply.timer = self.server.edge.call_later(seconds, self._time_out, session, reply)
-        else:
-            return False
-        log = self._log
-        if log.changed:
-            log.advance()
-            session.written_seq = log.last_seq
-            self._turn.arm()
-        if log.touched:
-            log.touched = False
-            session.depends = log.last_seq
-        session.stop |= BLOCKED
-        return True
-
-    def walk(self, session: Session, walk: Generator[None, None, Any]) -> None:
-        """The session's reply, which may have been waited for until now, is what a walk gives. It
-        begins when the turn ends."""
-        self.forget_blocked(session)
-        session.blocked_on = walk
-        self.walks.append((session, walk))
-        self._turn.arm()
-
-    def _time_out(self, session: Session, blocked: Blocked) -> None:
-        if session.blocked_on is blocked:
-            self.unblock(session, blocked.on_timeout())
-
-    def unblock_later(self, session: Session, reply: Any) -> None:
-        """`unblock` for use within a command, which must end first."""
-        self.forget_blocked(session)
-        self.server.edge.call_later(0, self.unblock, session, reply)
-
-    def unblock(self, session: Session, reply: Any) -> None:
-        """A blocked session's reply is there."""
-        self.forget_blocked(session)
-        if session.stop & CLOSING:
-            return
-        session.stop &= ~BLOCKED
-        if session.depends > self._log.released_seq:
-            self._log.touched = True  # what it saw when it began may still fail
-        self._finish(session, reply)
-        self._resume(session)
-
-    def demoted(self) -> None:
-        """This server is a replica now: what blocked commands wait for may never come
-        (disconnectOrRedirectAllBlockedClients)."""
-        for session in self.server.sessions.values():
-            if type(session.blocked_on) is Blocked:
-                self.forget_blocked(session)
-                self.server.edge.call_later(0, self._send_away, session, errors.role_changed())
-
-    def _send_away(self, session: Session, error: RedisError) -> None:
-        if not session.stop & CLOSING:
-            self._finish(session, error)
-            session.close_after_reply()
-
-    def forget_blocked(self, session: Session) -> None:
-        """The session waits no longer: it is answered, or gone."""
-        blocked, session.blocked_on = session.blocked_on, None
-        if type(blocked) is Blocked:
-            if blocked.timer is not None:
-                blocked.timer.cancel()
-            blocked.forget()
-        elif blocked is not None:
-            self.walks = [walk for walk in self.walks if walk[0] is not session]
-            blocked.close()
-
-    def _resume(self, session: Session) -> None:
-        if not session.stop:
-            session.sink.resume()
-
-    def abort_walks(self, error: RedisError) -> None:
-        """End every walk with an error: its iterator must go."""
-        for session, _ in list(self.walks):
-            self.unblock(session, error)
-
-    def _void_walks(self, seq: int, error: RedisError) -> None:
-        """Positions above `seq` are void: a walk that saw their writes ends with the error, at
-        its next step, since this may be in the middle of another command."""
-        for index, (session, walk) in enumerate(self.walks):
-            if session.depends > seq:
-                walk.close()
-                session.blocked_on = _fail(error)
-                self.walks[index] = (session, session.blocked_on)
-
-    def step_walks(self, budget_ns: int) -> bool:
-        """Work on the walks in turn, for about `budget_ns`; returns whether any is left."""
-        deadline = perf_counter_ns() + budget_ns
-        while self.walks and perf_counter_ns() < deadline:
-            session, walk = self.walks.pop(0)
-            done, reply = self._step(walk, session.last_command)
-            if done:
-                session.blocked_on = None
-                self.unblock(session, reply)
-            else:
-                self.walks.append((session, walk))
-        return bool(self.walks)
-
-    def _step(self, walk: Generator[None, None, Any], name: str) -> tuple[bool, Any]:
-        """One step of a walk: (whether it is over, its reply)."""
-        try:
-            next(walk)
-        except StopIteration as end:
-            return True, end.value
-        except RedisError as error:
-            self.server.stats.count_error(error.code)
-            return True, error
-        except Exception as problem:
-            return True, self._crashed(name, problem)
-        return False, None
-
-
-def _fail(error: RedisError) -> Generator[None, None, Any]:
-    """A walk that ends with an error."""
-    raise error
-    yield  # unreachable: it makes this a generator
+            self.resume(session)
+        self._waiting.blocked_keys.signal_all()
+        self._waiting.serve_ready()

@@ -17,6 +17,9 @@ BINS: Final = 2048
 #: Bits that are kept of a duration beyond the bins.
 _PRECISION_BITS: Final = 8
 
+#: The last bound of `distribution`.
+_LAST_LEVEL: Final = 1 << 30
+
 #: Bins that are looked at together: most of them are empty.
 _CHUNK: Final = 64
 
@@ -91,13 +94,15 @@ class Histogram:
         return [buckets[min(bisect_left(cumulative, rank), last)][0] for rank in ranks]
 
     def distribution(self) -> dict[int, int]:
-        """{upper bound: calls below it}, bounds being 1024 ns times the powers of two; those that
-        add no call are left out."""
+        """{bound: calls that took no longer}, those that add no call left out. The bounds are 1024
+        ns times the powers of two, each with the whole bucket that HdrHistogram has there: 1031,
+        2063, ..., 541065215. Longer calls count as a second, as in Redis."""
         found: dict[int, int] = {}
-        bound, total = 1024, 0
+        level, total = 1024, 0
         for longest, count in self._buckets():
-            while longest >= bound:
-                bound *= 2
+            while level < _LAST_LEVEL and longest >= level + (level >> 7):
+                level *= 2
             total += count
-            found[bound] = total
+            bound = level + (level >> 7) if level < _LAST_LEVEL else _LAST_LEVEL
+            found[bound - 1] = total
         return found

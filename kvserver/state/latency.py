@@ -38,13 +38,18 @@ class LatencyMonitor:
         """The event's samples, oldest first."""
         return list(self._samples.get(event, ()))
 
+    def worst(self, event: str) -> int:
+        """The event's longest time ever, in ms; 0 without samples."""
+        return self._worst.get(event, 0)
+
     def latest(self) -> list[tuple[str, int, int, int]]:
         """(event, unix second and ms of its last sample, ms of its worst ever)."""
         return [(e, *s[-1], self._worst[e]) for e, s in self._samples.items() if s]
 
     def reset(self, events: list[str]) -> int:
-        """Forget these events (none named: all); returns how many."""
-        names = [e for e in (events or list(self._samples)) if e in self._samples]
+        """Forget these events, in whatever case (none named: all); returns how many."""
+        wanted = {event.lower() for event in events}
+        names = [e for e in self._samples if not events or e.lower() in wanted]
         for name in names:
             del self._samples[name], self._worst[name]
         return len(names)

@@ -30,8 +30,12 @@ _ESCAPES: Final = {
 
 def feed(server: Server, session: Session, entry: Entry, args: list[bytes]) -> None:
     """Show a command to every monitor."""
-    if entry.flags & (SKIP_MONITOR | ADMIN):
-        return
+    if not entry.flags & (SKIP_MONITOR | ADMIN):
+        show(server, session, entry, args)
+
+
+def show(server: Server, session: Session, entry: Entry, args: list[bytes]) -> None:
+    """The same, whatever the command's flags say: a script is shown before what it calls."""
     shown = redacted(server.config, entry, args)
     now = time.time_ns() // 1000
     addr = _address(server, session)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from kvserver.keyspace import Keyspace
 from kvserver.state.pubsub import PubSub
 
 KEYSPACE: Final = 1 << 0  # K
@@ -56,16 +57,22 @@ def parse_flags(letters: str) -> int:
 class Notifier:
     """Publishes what the configuration asks for."""
 
-    def __init__(self, pubsub: PubSub) -> None:
+    def __init__(self, pubsub: PubSub, keyspace: Keyspace) -> None:
         self._pubsub = pubsub
+        self._keyspace = keyspace
         self.flags = 0
 
     def notify(self, kind: int, event: bytes, key: bytes, index: int) -> None:
-        """An event of a kind (one of the flags) happened to a key of database `index`."""
+        """An event of a kind (one of the flags) happened to a key of database `index`. Those who
+        share the database, or one without a namespace, are told; to a namespace its own database
+        is the one that it knows, number 0."""
         flags = self.flags
         if not flags & kind:
             return
+        namespace = self._keyspace.namespace_of(index)
+        if namespace:
+            index = 0
         if flags & KEYSPACE:
-            self._pubsub.publish(b"__keyspace@%d__:%b" % (index, key), event)
+            self._pubsub.publish(b"__keyspace@%d__:%b" % (index, key), event, namespace)
         if flags & KEYEVENT:
-            self._pubsub.publish(b"__keyevent@%d__:%b" % (index, event), key)
+            self._pubsub.publish(b"__keyevent@%d__:%b" % (index, event), key, namespace)

@@ -76,6 +76,14 @@ def memory_map() -> bytes:
         return file.read()
 
 
+def huge_page_bytes() -> int:
+    """What the kernel gave the process as transparent huge pages."""
+    for line in memory_map().splitlines():
+        if line.startswith(b"AnonHugePages:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
 def allocator() -> Allocator:
     """malloc's figures now."""
     if not hasattr(_libc, "mallinfo2"):

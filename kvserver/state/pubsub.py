@@ -7,13 +7,16 @@ reply, and not at all if its commit fails.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from kvserver import glob, resp
 from kvserver.state.session import RESP2_SUBSCRIBED, RESP3_SUBSCRIBED, Session
 from kvserver.state.turn import Turn
 
 Subscribers = dict[bytes, dict[Session, None]]
+
+#: A message is for everybody, whatever his namespace.
+EVERYBODY: Final = -1
 
 
 class PubSub:
@@ -56,25 +59,29 @@ class PubSub:
             for name in list(self._names(session, table)):
                 self.unsubscribe(session, table, name)
 
-    def publish(self, channel: bytes, message: bytes) -> int:
-        """Deliver; returns how many sessions got it."""
-        count = self._deliver(self.channels, channel, [b"message", channel, message])
+    def publish(self, channel: bytes, message: bytes, namespace: int = EVERYBODY) -> int:
+        """Deliver, to those in a namespace (0: in none) or to everybody; returns how many sessions
+        listen."""
+        count = self._deliver(self.channels, channel, [b"message", channel, message], namespace)
         for pattern, matches in self._matchers.items():
             if matches(channel):
                 push = [b"pmessage", pattern, channel, message]
-                count += self._deliver(self.patterns, pattern, push)
+                count += self._deliver(self.patterns, pattern, push, namespace)
         return count
 
     def publish_shard(self, channel: bytes, message: bytes) -> int:
         """SPUBLISH."""
-        return self._deliver(self.shard_channels, channel, [b"smessage", channel, message])
+        push = [b"smessage", channel, message]
+        return self._deliver(self.shard_channels, channel, push, EVERYBODY)
 
-    def _deliver(self, table: Subscribers, name: bytes, push: list[Any]) -> int:
+    def _deliver(self, table: Subscribers, name: bytes, push: list[Any], namespace: int) -> int:
         sessions = table.get(name)
         if not sessions:
             return 0
         encoded: dict[bool, bytes] = {}
         for session in sessions:
+            if namespace not in (EVERYBODY, session.namespace):
+                continue
             data = encoded.get(session.resp3)
             if data is None:
                 data = encoded[session.resp3] = resp.encode(resp.Push(push), session.resp3)
@@ -91,6 +98,11 @@ class PubSub:
             self._turn.mark(session, b"")
 
     # -- messages of a command that isn't over -------------------------------------------------
+
+    @property
+    def holding(self) -> bool:
+        """Whether what is published is kept."""
+        return self._held is not None
 
     def hold(self) -> None:
         """Keep what is published from now on."""

@@ -9,15 +9,19 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from kvserver.config import Config
 from kvserver.keyspace import Keyspace
 from kvserver.scan import Cursors
+from kvserver.scripting.engine import Scripting
 from kvserver.state import notify, process
+from kvserver.state.acl import Acl
 from kvserver.state.awaited import Awaited
 from kvserver.state.backups import BackupStatus
 from kvserver.state.latency import LatencyMonitor
+from kvserver.state.migrations import Migration, Migrations
+from kvserver.state.namespaces import Namespaces
 from kvserver.state.notify import Notifier
 from kvserver.state.pause import Pauses
 from kvserver.state.pubsub import PubSub
@@ -26,12 +30,19 @@ from kvserver.state.session import Session
 from kvserver.state.slowlog import SlowLog
 from kvserver.state.stats import Stats
 from kvserver.state.table import CommandTable
+from kvserver.state.tracking import Tracking
 from kvserver.state.turn import Turn
+from kvserver.state.waiting import Waiting
 from kvserver.state.watch import Watches
 from kvserver.storage.commitlog import CommitLog
 
 if TYPE_CHECKING:
     from kvserver.state.dispatch import Dispatcher
+
+
+#: How many iterations a namespace may have under way, and the bytes of their places.
+_NAMESPACE_CURSORS: Final = 4096
+_NAMESPACE_CURSOR_BYTES: Final = 1 << 20
 
 
 class Edge(Protocol):
@@ -46,6 +57,9 @@ class Edge(Protocol):
 
     def save(self, done: Callable[[str | None], None]) -> None:
         """Make a backup; `done` is called with None, or why it failed."""
+
+    def migrate(self, migration: Migration) -> None:
+        """Send keys to another server; `Migrations.finish` is called when that is over."""
 
     def call_later(self, seconds: float, callback: object, *args: object) -> object:
         """asyncio's call_later; the handle's cancel() undoes it."""
@@ -67,14 +81,18 @@ class Server:
         self.awaited = Awaited(log)
         self.backups = BackupStatus()
         self.pubsub = PubSub(turn)
-        self.notifier = Notifier(self.pubsub)
-        self.watches = Watches()
+        self.notifier = Notifier(self.pubsub, self.keyspace)
+        self.watches = Watches(self.keyspace)
         self.pauses = Pauses(edge.call_later)
         self.slowlog = SlowLog()
         self.latency = LatencyMonitor()
-        self.cursors = Cursors()
+        #: By namespace (Session.namespace): a place says where a key of somebody's is.
+        self._cursors: dict[int, Cursors] = {0: Cursors()}
         self.replication = Replication()
+        self.tracking = Tracking(self.keyspace, turn, config, self.replication)
         self.sessions = turn.sessions
+        self.namespaces = Namespaces(self.keyspace, self.sessions)
+        self.acl = Acl(config, self.sessions, self.stats, self.table, self.namespaces)
         self.monitors: dict[Session, None] = {}
         self.run_id = os.urandom(20).hex()
         self.started = time.time()
@@ -82,16 +100,44 @@ class Server:
         self.startup_memory = process.resident_bytes()
         #: DEBUG SET-ACTIVE-EXPIRE.
         self.active_expire = True
+        self.waiting = Waiting(self)
+        self.migrations = Migrations(self)
+        self.scripting = Scripting(self)
         self.keyspace.watched = self.watches.by_key
-        self.keyspace.on_touch = self.watches.touch
-        self.keyspace.on_vanish = self.watches.vanish
+        self.keyspace.on_touch = self._touched
+        self.keyspace.on_vanish = self._vanished
+        self.keyspace.on_installed = self.tracking.installed
         self.keyspace.on_expired = self._notify_expired
+        self.keyspace.on_fields_expired = self._notify_fields_expired
         self.keyspace.on_new = self._notify_new
         self.keyspace.on_miss = self._notify_miss
         self.dispatcher: Dispatcher
 
+    def cursors(self, session: Session) -> Cursors:
+        """Where a session's iterations go on."""
+        found = self._cursors.get(session.namespace)
+        if found is None:
+            found = Cursors(_NAMESPACE_CURSORS, _NAMESPACE_CURSOR_BYTES)
+            self._cursors[session.namespace] = found
+        return found
+
+    def _touched(self, index: int, key: bytes) -> None:
+        self.watches.touch(index, key)
+        self.tracking.touch(key, self.keyspace.namespace_of(index))
+        self.waiting.blocked_keys.signal(index, key)
+
+    def _vanished(self, index: int, key: bytes) -> None:
+        self.watches.vanish(index, key)
+        self.waiting.blocked_keys.signal(index, key)
+
     def _notify_expired(self, index: int, key: bytes) -> None:
+        self.tracking.touch(key, self.keyspace.namespace_of(index))
         self.notifier.notify(notify.EXPIRED, b"expired", key, index)
+
+    def _notify_fields_expired(self, index: int, key: bytes, gone: bool) -> None:
+        self.notifier.notify(notify.HASH, b"hexpired", key, index)
+        if gone:
+            self.notifier.notify(notify.GENERIC, b"del", key, index)
 
     def _notify_new(self, index: int, key: bytes) -> None:
         if self.notifier.flags:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 if TYPE_CHECKING:
     from kvserver.state.replication import ReplicaState
     from kvserver.state.table import Entry
+    from kvserver.state.tracking import ClientTracking
     from kvserver.state.turn import Turn
 
 # Bits of `gate`: dispatch's slow path must look at the command.
@@ -29,6 +30,10 @@ RESP3_SUBSCRIBED: Final = 64
 MONITORING: Final = 128
 #: PSYNC was called: the connection is a replica's.
 REPLICATING: Final = 256
+#: Its user may not do everything (state/acl.py).
+RESTRICTED: Final = 512
+#: CLIENT TRACKING is on.
+TRACKING: Final = 1024
 #: CLIENT REPLY hides replies.
 MUTES: Final = REPLY_OFF | REPLY_SKIP | REPLY_SKIP_NEXT
 
@@ -84,7 +89,12 @@ class Session:
         self.created = self.last_active = time.monotonic()
         self.db = 0
         self.resp3 = False
+        #: Its user's name, and whether it proved to be that user. In a namespace the name is the
+        #: namespace's, and nobody in `Acl.users`.
         self.user = "default"
+        #: The index of its namespace's database; 0: it is in none.
+        self.namespace = 0
+        self.authenticated = True
         self.name = b""
         self.lib_name = b""
         self.lib_ver = b""
@@ -117,6 +127,8 @@ class Session:
         self.watching: dict[tuple[int, bytes], bool] = {}
         #: What REPLCONF said of the replica at the other end.
         self.replica: ReplicaState | None = None
+        #: What CLIENT TRACKING asked for, while it is on.
+        self.tracking: ClientTracking | None = None
         # Publish/subscribe
         # (dictionaries as ordered sets)
         self.channels: dict[bytes, None] = {}

@@ -54,7 +54,8 @@ class Stats:
         self.expire_cut_short = 0
         self.query_buffer_disconnections = 0
         self.output_buffer_disconnections = 0
-        self.acl_denied_auth = 0
+        #: What users were denied: command, key, channel or auth.
+        self.acl_denied: Counter[str] = Counter()
         self.errors: Counter[str] = Counter()
         self.total_errors = 0
 

@@ -47,6 +47,8 @@ class Turn:
         self._marks: list[Mark] = []
         #: Marks of committed batches that aren't released: (position, marks).
         self._committed_marks: deque[tuple[int, list[Mark]]] = deque()
+        #: Called when the turn ends, before its last commit: it may send more.
+        self.before_end: Hook = _nothing
         #: Called after each commit.
         self.on_commit: Hook = _nothing
         #: Called when a commit stalls, a commit or fsync fails, or something is to be fsynced.
@@ -80,6 +82,7 @@ class Turn:
 
     def end(self) -> None:
         """Commit, then send what may leave."""
+        self.before_end()
         self._armed = False
         if self.log.pending:
             if not self._stalled:

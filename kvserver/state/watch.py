@@ -8,6 +8,7 @@ looks for itself whether a key that was there still is.
 
 from __future__ import annotations
 
+from kvserver.keyspace import WATCHED, Keyspace
 from kvserver.state.session import Session
 
 WatchedKey = tuple[int, bytes]
@@ -16,7 +17,8 @@ WatchedKey = tuple[int, bytes]
 class Watches:
     """(database index, key) -> the sessions that watch it."""
 
-    def __init__(self) -> None:
+    def __init__(self, keyspace: Keyspace) -> None:
+        self._keyspace = keyspace
         self.by_key: dict[WatchedKey, set[Session]] = {}
 
     def watch(self, session: Session, key: WatchedKey, missing: bool) -> None:
@@ -26,6 +28,7 @@ class Watches:
             return
         session.watching[key] = missing
         self.by_key.setdefault(key, set()).add(session)
+        self._keyspace.observe(WATCHED, True)
 
     def unwatch(self, session: Session) -> None:
         """Forget all that the session watches, and what happened to it."""
@@ -54,3 +57,5 @@ class Watches:
             if not watchers:
                 del self.by_key[key]
         session.watching.clear()
+        if not self.by_key:
+            self._keyspace.observe(WATCHED, False)

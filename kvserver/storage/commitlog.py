@@ -56,6 +56,7 @@ UNRELEASED_KEYS: Final = 1024
 #: No position gets there.
 NOT_AWAITED: Final = (1 << 62) - 1
 
+ROWS: Final = 0
 DATA: Final = 1
 EXPIRY: Final = 2
 LOG: Final = 3
@@ -78,8 +79,9 @@ class CommitLog:
 
     def __init__(self, engine: Engine, cache_bytes: int) -> None:
         self.engine = engine
-        self.rows = CachedTable(engine, 0, self, cache_bytes)
-        self.data = Table(engine, DATA, self)
+        self.rows = CachedTable(engine, ROWS, self)
+        self.data = CachedTable(engine, DATA, self)
+        self.resize_cache(cache_bytes)
         self.expiry = Table(engine, EXPIRY, self)
         self.meta = Table(engine, LOG, self)
         self.tables: list[Table] = [self.rows, self.data, self.expiry, self.meta]
@@ -178,12 +180,23 @@ class CommitLog:
         if self.unsettled:
             self.touched = True
 
+    def resize_cache(self, cache_bytes: int) -> None:
+        """Bound the row cache; keys and elements have half of it each."""
+        self.rows.resize(cache_bytes // 2)
+        self.data.resize(cache_bytes // 2)
+
     def delete_range(self, table: Table, begin: bytes, end: bytes) -> None:
-        """Drop every row of [begin, end). Ranges are applied after the batch's puts, which is
-        right because a dropped range's prefix (a database's or collection's id) is never used
-        again."""
+        """Drop every row of [begin, end), those written before in the same batch included. Rows
+        may be written there again, but none may be read that wasn't, before the batch is
+        committed: stored ones still show."""
+        table.forget_pending(begin, end)
         self._ranges.append((table.cf, begin, end))
         self.wrote(len(begin) + len(end))
+
+    def dropped_within(self, table: Table, prefix: bytes) -> list[tuple[bytes, bytes]]:
+        """The ranges of keys with this prefix that the pending batch drops."""
+        ranges = self._ranges
+        return [(b, e) for cf, b, e in ranges if cf == table.cf and b.startswith(prefix)]
 
     def sweep(self) -> None:
         """The running command changes what every key reads as (FLUSHALL, SWAPDB): whatever is
@@ -227,11 +240,12 @@ class CommitLog:
             step("commit.build")
         self.before_commit()
         batch = self.engine.batch()
+        # First: what is pending was written after.
+        for cf, begin, end in self._ranges:
+            self.engine.batch_delete_range(batch, cf, begin, end)
         for table in self.tables:
             if table.pending:
                 table.fill(batch)
-        for cf, begin, end in self._ranges:
-            self.engine.batch_delete_range(batch, cf, begin, end)
         stamp = STAMP.pack(self.epoch, self.committed_seq + 1, self.last_seq, _unix_ms())
         self.engine.batch_put(batch, LOG, STAMP_KEY, stamp)
         if step is not None:
@@ -295,6 +309,7 @@ class CommitLog:
         waits = self.quorum > 0 and self.unsettled
         acked, given_up = self.acked_seq, self.given_up_seq
         self.rows.forget()
+        self.data.forget()
         self.load()
         if waits:
             self.acked_seq = min(acked, self.committed_seq)
@@ -329,7 +344,7 @@ class CommitLog:
         if not any(cf == LOG and key == PADDED_KEY for _, cf, key, _ in records):
             return records
         until = self.meta.get(UNTIL_KEY)
-        is_rewinding = until is not None and UNTIL.unpack(until)[0] > self.committed_seq
+        is_rewinding = until is not None and UNTIL.unpack_from(until)[0] > self.committed_seq
         if is_rewinding or self.meta.get(PADDED_KEY) is None:
             return records
         return [r for r in records if r[1] != LOG or r[2] != PADDED_KEY]
@@ -351,6 +366,7 @@ class CommitLog:
         self.history, self.epoch = eras, epoch
         self._move(last_seq)
         self.rows.follow(records)
+        self.data.follow(records)
         self.after_install(records)
         self.touched = False
         if self.committed_seq >= self.awaited_seq:

@@ -13,7 +13,7 @@ It must not know what rows mean. Invariants:
 from __future__ import annotations
 
 import time
-from bisect import bisect_left
+from bisect import bisect_left, insort
 from collections.abc import Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 #: What CPython spends beside the payload: two bytes objects (33 each) and a dictionary slot.
 ROW_OVERHEAD: Final = 170
+#: As many new keys are inserted one by one among those in order; more are sorted with them.
+FEW_KEYS: Final = 16
 
 
 class Table:
@@ -84,11 +86,29 @@ class Table:
 
     def _fresh(self, lower: bytes, upper: bytes) -> list[Fresh]:
         """The uncommitted rows of [lower, upper), in order."""
-        keys, pending = self._ordered, self.pending
-        if len(keys) != len(pending):
-            # Until it is settled `pending` only gains keys, at its end.
-            keys = self._ordered = sorted([*keys, *islice(pending, len(keys), None)])
+        keys, pending = self._order(), self.pending
         return [(k, pending[k]) for k in keys[bisect_left(keys, lower) : bisect_left(keys, upper)]]
+
+    def _order(self) -> list[bytes]:
+        """The keys of `pending` in order. It gains keys at its end; what it loses `_ordered` loses
+        too."""
+        keys = self._ordered
+        added = len(self.pending) - len(keys)
+        if 0 < added <= FEW_KEYS:
+            for key in islice(reversed(self.pending), added):
+                insort(keys, key)
+        elif added:
+            keys.extend(islice(reversed(self.pending), added))
+            keys.sort()
+        return keys
+
+    def forget_pending(self, begin: bytes, end: bytes) -> None:
+        """Forget the uncommitted rows of [begin, end): the range is dropped as a whole."""
+        keys = self._order()
+        low, high = bisect_left(keys, begin), bisect_left(keys, end)
+        for key in keys[low:high]:
+            del self.pending[key]
+        del keys[low:high]
 
     def fill(self, batch: Any) -> None:
         """Add the pending writes to a batch."""
@@ -108,7 +128,7 @@ class Table:
 class CachedTable(Table):
     """A column family with a row cache."""
 
-    def __init__(self, engine: Engine, cf: int, log: CommitLog, cache_bytes: int) -> None:
+    def __init__(self, engine: Engine, cf: int, log: CommitLog) -> None:
         super().__init__(engine, cf, log)
         self.young: dict[bytes, bytes] = {}
         self.old: dict[bytes, bytes] = {}
@@ -117,7 +137,7 @@ class CachedTable(Table):
         self.old_bytes = 0
         self.reset_counters()
         self.young_since = self.old_since = time.monotonic()
-        self.resize(cache_bytes)
+        self.resize(0)
 
     def reset_counters(self) -> None:
         """Set the counters to zero. Hits in the young generation aren't counted: it would cost
@@ -187,6 +207,11 @@ class CachedTable(Table):
         log.pending_bytes += len(key) + size
         log.changed = log.touched = log.unsettled = True
 
+    def put_unread(self, key: bytes, row: bytes) -> None:
+        """Write a row that is only read by walks, which don't use the cache: an index."""
+        self.pending[key] = row
+        self.log.wrote(len(key) + len(row))
+
     def delete(self, key: bytes) -> None:
         self._uncache(key)
         self.pending[key] = None
@@ -212,6 +237,12 @@ class CachedTable(Table):
     def cached_bytes(self) -> int:
         """About how many bytes the cache holds, Python's overhead included."""
         return self.young_bytes + self.old_bytes
+
+    def forget_pending(self, begin: bytes, end: bytes) -> None:
+        """The same, and out of the cache: if the batch fails, it must have what RocksDB has."""
+        for key, _ in self._fresh(begin, end):
+            self._uncache(key)
+        super().forget_pending(begin, end)
 
     def rollback(self) -> None:
         for key in self.pending:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from kvserver.keyspace import Writer
+from kvserver.database import Writer
 from kvserver.state.replication import PRIMARY
+from sim import elements
 from sim.server import PORT, Disk, Server
 
 if TYPE_CHECKING:
@@ -116,7 +117,9 @@ def _turn(world: World, server: Server) -> None:
     random = world.random
     for _ in range(random.choice((1, 1, 2, 5))):
         key, choice = random.choice(KEYS), random.random()
-        if choice < 0.3:
+        if random.random() < 0.4:
+            server.write(elements.command(random, KEYS, world.value()))
+        elif choice < 0.3:
             server.write(lambda dbs, key=key: dbs[0].put_string(key, world.value()))
         elif choice < 0.5:
             at = server.keyspace.now + random.randint(-100, 20_000)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from kvserver import codec, history
 from kvserver.history import History
+from sim import elements
 from sim.engine import LOG, Rows
 
 _UNTIL = struct.Struct(">QQ")
@@ -58,7 +59,7 @@ def place_of(rows: Rows) -> Place:
     log = rows[LOG]
     epoch, first, last, _ = codec.STAMP.unpack(log[codec.STAMP_KEY])
     era = history_of(rows).upto(last).current
-    until = _UNTIL.unpack(log[codec.UNTIL_KEY])[0] if codec.UNTIL_KEY in log else 0
+    until = _UNTIL.unpack_from(log[codec.UNTIL_KEY])[0] if codec.UNTIL_KEY in log else 0
     return Place(era.replid, last, epoch, first, until, codec.PADDED_KEY in log)
 
 
@@ -84,6 +85,9 @@ class Model:
             raise Violation(f"{name} writes at {place}, but isn't equal to any primary yet")
         key = (place.replid, place.seq)
         state = (digest, place.epoch)
+        problem = "" if self.padded else elements.problem(rows)
+        if problem:
+            raise Violation(f"{name} writes {key}: {problem}")
         if self.states.setdefault(key, state) != state:
             raise Violation(f"{name} writes {key} anew, with other data")
 

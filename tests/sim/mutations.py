@@ -196,7 +196,13 @@ def _never_until() -> AbstractContextManager[Any]:
 def _early_until() -> AbstractContextManager[Any]:
     """M is the fork: what was read later than that counts for nothing."""
     original = node.until_row
-    return patch.object(node, "until_row", lambda until, start: original(1, start))
+    return patch.object(node, "until_row", lambda until, start, aim: original(1, start, aim))
+
+
+def _forgotten_aim() -> AbstractContextManager[Any]:
+    """PSYNC before M has the history that the last frame brought."""
+    own = property(lambda self: self._log.history)
+    return patch.object(Consistency, "history", own)
 
 
 def _keep_keys(write: Any) -> Any:
@@ -295,6 +301,7 @@ MUTANTS = [
     mutant("rewind: begins at the fork", _method(Node, "rewind_start", _start_at_fork)),
     mutant("rewind: M ignored", _never_until),
     mutant("rewind: M too low", _early_until),
+    mutant("rewind: M's era forgotten", _forgotten_aim, kind="careless", nodes=3),
     mutant("rewind: to each other", _rewind_to_each_other, kind="careless", nodes=2),
     mutant("failover: nobody looks what the target has", _hasty_failover, kind="power"),
     mutant(

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
-from kvserver import history
+from kvserver import database, history
 from kvserver.replication import incoming, node, primary, replica, rewind
 from kvserver.storage import commitlog, positions
 from sim import log
@@ -30,6 +30,7 @@ _SMALL: dict[tuple[Any, str], Any] = {
     (rewind, "KEYS_AT_ONCE"): 2,
     (incoming, "MAX_UNWRITTEN"): 300,
     (node, "MAX_REWINDS"): 64,
+    (database, "_SINGLE_DELETIONS"): 2,
 }
 
 

@@ -10,15 +10,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from kvserver import codec
+from kvserver.collection import Collection
 from kvserver.commands.replication import _psync_request
+from kvserver.database import Writer
 from kvserver.errors import RedisError
 from kvserver.expiry import expire_cycle
-from kvserver.keyspace import Keyspace, Writer
+from kvserver.keyspace import Keyspace
 from kvserver.replication.node import Node
 from kvserver.replication.primary import Downstream
 from kvserver.state.replication import PRIMARY, WAIT_BGSAVE, ReplicaState, Replication
 from kvserver.storage.commitlog import CommitLog, EngineError, EngineStalled
 from kvserver.storage.positions import PositionLog
+from sim import elements
 from sim.engine import Store
 from sim.files import Files
 from sim.network import End, Event, Timer
@@ -361,8 +365,18 @@ class Server:
         self.keyspace.now = self.world.unix_ms(self)
         reader = self.keyspace.readers[0]
         row_key = reader.row_key(key)
-        if not self.log.pending and self.log.rows.get(row_key) != self.engine.get(0, row_key):
+        if self.log.pending:
+            return
+        row = self.log.rows.get(row_key)
+        if row != self.engine.get(0, row_key):
             self.world.violated(f"{self.name}: the cached row of {key!r} isn't the stored one")
+        if row is not None and codec.row_type(row) == elements.KIND:
+            self._read_elements(Collection(self.log.data, row_key[: codec.DB_PREFIX_LEN], row))
+
+    def _read_elements(self, rows: Collection) -> None:
+        for key, stored in self.engine.scan(1, *rows.bounds()):
+            if rows.get(key[codec.ELEMENT_PREFIX_LEN :]) != stored:
+                self.world.violated(f"{self.name}: a cached element isn't the stored one")
 
     def expire(self) -> None:
         """A cycle of active expiry."""

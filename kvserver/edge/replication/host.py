@@ -72,14 +72,14 @@ class ServerHost:
         if self._server.log.quorum:  # no replica has it, and from now on nothing waits for one
             self._server.turn.fail_pending(errors.role_changed())
         self._quorum.give_up(self._server.log.committed_seq, errors.role_changed())
-        self._server.dispatcher.demoted()
+        self._server.waiting.demoted()
+        self._server.tracking.flush()  # a replica knows less of what changes
 
     def rewound(self) -> None:
         server = self._server
-        server.log.rows.forget()
-        server.keyspace.load()
         server.turn.rewound(errors.role_changed())
-        server.dispatcher.abort_walks(errors.loading())
+        server.tracking.flush()
+        server.waiting.abort_walks(errors.loading())
 
     def installed(self) -> None:
         self._durability.installed()

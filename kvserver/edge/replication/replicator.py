@@ -88,15 +88,7 @@ class Replicator:
         server.replication.verbs = self.verbs
         server.replication.index = self._index
         durability.on_synced = self.node.synced
-        server.config.on_change(
-            [
-                "replica-ack-quorum",
-                "min-replicas-to-write",
-                "min-replicas-max-lag",
-                "replica-serve-stale-data",
-            ],
-            self.host.role_changed,
-        )
+        server.config.on_change("replica-ack-quorum", self.host.role_changed)
 
     def start(self) -> None:
         """Before anybody is served: take up the role."""

@@ -72,7 +72,7 @@ class Swap:
             dispatcher.raise_gate(SUSPENDED)
             try:
                 await self._durability.idle()
-                dispatcher.abort_walks(errors.loading())
+                self._server.waiting.abort_walks(errors.loading())
                 failure = await self._exchange()
                 done(failure)
             finally:
@@ -139,3 +139,4 @@ class Swap:
         server.keyspace.dropped.clear()
         for index, key in list(server.watches.by_key):
             server.watches.touch(index, key)
+        server.tracking.flush()

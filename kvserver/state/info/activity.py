@@ -25,7 +25,7 @@ def stats(view: View) -> Fields:
         **_expiry(server),
         **_keyspace(server),
         **_forks(),
-        **_tracking(),
+        **_tracking(server),
         **_replies(server),
     }
 
@@ -50,12 +50,13 @@ def _traffic(server: Server) -> Fields:
 def _expiry(server: Server) -> Fields:
     """Active expiry reads the index of what is due, so nothing stale is ever estimated."""
     return {
-        "expired_subkeys": 0,
+        "expired_subkeys": server.keyspace.expired_fields,
         "expired_keys": server.keyspace.expired_keys,
         "expired_stale_perc": "0.00",
         "expired_time_cap_reached_count": server.stats.expire_cut_short,
         "expire_cycle_cpu_milliseconds": server.stats.expire_ns // 1_000_000,
-        **zeros("evicted_keys", "evicted_clients", "evicted_scripts"),
+        **zeros("evicted_keys", "evicted_clients"),
+        "evicted_scripts": server.scripting.scripts.evicted,
         **zeros("total_eviction_exceeded_time", "current_eviction_exceeded_time"),
     }
 
@@ -87,8 +88,13 @@ def _forks() -> Fields:
     )
 
 
-def _tracking() -> Fields:
-    return zeros("tracking_total_keys", "tracking_total_items", "tracking_total_prefixes")
+def _tracking(server: Server) -> Fields:
+    tracking = server.tracking
+    return {
+        "tracking_total_keys": tracking.total_keys,
+        "tracking_total_items": tracking.total_items,
+        "tracking_total_prefixes": tracking.total_prefixes,
+    }
 
 
 def _replies(server: Server) -> Fields:
@@ -104,8 +110,10 @@ def _replies(server: Server) -> Fields:
         "client_output_buffer_limit_disconnections": counted.output_buffer_disconnections,
         **zeros("reply_buffer_shrinks", "reply_buffer_expands"),
         "eventloop_duration_cmd_sum": sum(e.nanoseconds for e in server.table.all()) // 1000,
-        "acl_access_denied_auth": counted.acl_denied_auth,
-        **zeros("acl_access_denied_cmd", "acl_access_denied_key", "acl_access_denied_channel"),
+        "acl_access_denied_auth": counted.acl_denied["auth"],
+        "acl_access_denied_cmd": counted.acl_denied["command"],
+        "acl_access_denied_key": counted.acl_denied["key"],
+        "acl_access_denied_channel": counted.acl_denied["channel"],
     }
 
 

@@ -17,6 +17,7 @@ _ACTIONS: Final = {pause.NONE: "none", pause.WRITES: "write", pause.ALL: "all"}
 def clients(view: View) -> Fields:
     """INFO clients. The buffers are those of now, where Redis keeps the maxima of some seconds."""
     server, census = view.server, view.census
+    blocked_keys = server.waiting.blocked_keys
     return {
         "connected_clients": len(server.sessions) - len(server.replication.replicas),
         "cluster_connections": 0,
@@ -24,13 +25,13 @@ def clients(view: View) -> Fields:
         "client_recent_max_input_buffer": census.largest_input,
         "client_recent_max_output_buffer": census.largest_output,
         "blocked_clients": census.blocked,
-        "tracking_clients": 0,
+        "tracking_clients": len(server.tracking.sessions),
         "pubsub_clients": census.subscribed,
         "watching_clients": census.watching,
         "clients_in_timeout_table": census.timed,
         "total_watched_keys": len(server.watches.by_key),
-        "total_blocking_keys": 0,
-        "total_blocking_keys_on_nokey": 0,
+        "total_blocking_keys": blocked_keys.count(),
+        "total_blocking_keys_on_nokey": blocked_keys.count_missed(),
         **_pause(server),
     }
 

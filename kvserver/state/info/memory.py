@@ -77,7 +77,7 @@ def memory(view: View) -> Fields:
         "used_memory_dataset": now.dataset,
         "used_memory_dataset_perc": f"{now.dataset_share:.2f}%",
         **_allocator(now),
-        **_scripts(),
+        **_scripts(view.server),
         "maxmemory": 0,
         "maxmemory_human": human(0),
         "maxmemory_policy": view.server.config.get_str("maxmemory-policy"),
@@ -115,22 +115,24 @@ def _allocator(now: Usage) -> Fields:
     }
 
 
-def _scripts() -> Fields:
-    """There are no scripts and functions that could take memory."""
+def _scripts(server: Server) -> Fields:
+    """What Lua's states hold, and the caches of scripts and functions."""
+    scripts, functions = server.scripting.scripts, server.scripting.functions
+    states = scripts.memory + functions.memory
     return {
-        **zeros("used_memory_lua", "used_memory_vm_eval"),
-        "used_memory_lua_human": human(0),
-        **zeros(
-            "used_memory_scripts_eval",
-            "number_of_cached_scripts",
-            "number_of_functions",
-            "number_of_libraries",
-            "used_memory_vm_functions",
-            "used_memory_vm_total",
-        ),
-        "used_memory_vm_total_human": human(0),
-        **zeros("used_memory_functions", "used_memory_scripts"),
-        "used_memory_scripts_human": human(0),
+        "used_memory_lua": scripts.memory,
+        "used_memory_vm_eval": scripts.memory,
+        "used_memory_lua_human": human(scripts.memory),
+        "used_memory_scripts_eval": scripts.overhead,
+        "number_of_cached_scripts": len(scripts),
+        "number_of_functions": functions.count,
+        "number_of_libraries": len(functions.loaded),
+        "used_memory_vm_functions": functions.memory,
+        "used_memory_vm_total": states,
+        "used_memory_vm_total_human": human(states),
+        "used_memory_functions": functions.overhead,
+        "used_memory_scripts": scripts.overhead + functions.overhead,
+        "used_memory_scripts_human": human(scripts.overhead + functions.overhead),
     }
 
 

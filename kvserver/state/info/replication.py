@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from kvserver.config import MIB
 from kvserver.state.info.fields import Fields, pairs, ratio
 from kvserver.state.info.view import View
-from kvserver.state.replication import ONLINE, ReplicaState
+from kvserver.state.replication import ONLINE, SEND_BULK, WAIT_BGSAVE, ReplicaState
 from kvserver.storage.positions import LogGone
 from kvserver.storage.wal_batch import WalError
 
@@ -26,6 +26,7 @@ def replication(view: View) -> Fields:
     """INFO replication."""
     server = view.server
     state = server.replication
+    first, count = _reach(server)
     return {
         "role": "slave" if state.is_replica else "master",
         **(_primary(server) if state.is_replica else {}),
@@ -34,11 +35,11 @@ def replication(view: View) -> Fields:
         **{f"slave{i}": _slave(replica) for i, replica in enumerate(state.replicas)},
         "master_failover_state": state.failover_state,
         **_ids(server),
-        **_backlog(server),
+        **_backlog(server, first, count),
         # Ours.
         "last_failover_stall_us": state.last_failover_stall_us,
         **{f"replica{i}": _replica(server, replica) for i, replica in enumerate(state.replicas)},
-        **_log(server),
+        **_log(server, first, count),
         **_consistency(server),
     }
 
@@ -111,14 +112,14 @@ def _slave(replica: ReplicaState) -> str:
         [
             ("ip", replica.ip),
             ("port", replica.port),
-            ("state", replica.state if replica.state in _REDIS_STATES else "send_bulk"),
+            ("state", replica.state if replica.state in _REDIS_STATES else SEND_BULK),
             ("offset", replica.acked_seq),
             ("lag", lag),
         ]
     )
 
 
-_REDIS_STATES: Final = ("wait_bgsave", "send_bulk", ONLINE)
+_REDIS_STATES: Final = (WAIT_BGSAVE, SEND_BULK, ONLINE)
 
 
 def _replica(server: Server, replica: ReplicaState) -> str:
@@ -175,9 +176,8 @@ def _ids(server: Server) -> Fields:
     }
 
 
-def _backlog(server: Server) -> Fields:
+def _backlog(server: Server, first: int, count: int) -> Fields:
     """The write-ahead log is what a backlog is in Redis, counted in positions."""
-    first, count = _reach(server)
     return {
         "repl_backlog_active": 1,
         "repl_backlog_size": server.config.get_int("rocksdb.wal_size_limit_mb") * MIB,
@@ -186,9 +186,8 @@ def _backlog(server: Server) -> Fields:
     }
 
 
-def _log(server: Server) -> Fields:
+def _log(server: Server, first: int, count: int) -> Fields:
     """How far back the log reaches: a replica that is behind that needs a full sync."""
-    first, count = _reach(server)
     return {
         "repl_log_first_position": first,
         "repl_log_positions": count,

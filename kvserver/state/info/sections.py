@@ -52,13 +52,16 @@ _GROUPS: Final = {
 }
 
 
-def render(server: Server, names: Iterable[str]) -> bytes:
+def render(server: Server, names: Iterable[str], namespace: int) -> bytes:
     """The text of the sections with these names, in any case; names that aren't known are
-    ignored, and no name at all means `default`."""
+    ignored, and no name at all means `default`. Whoever is in a namespace isn't shown the figures
+    that all data is in."""
     wanted: set[str] = set()
     for name in [name.lower() for name in names] or ["default"]:
         wanted |= _GROUPS.get(name, {name})
-    view = View(server)
+    if namespace:
+        wanted.discard("rocksdb")
+    view = View(server, namespace)
     texts = [
         _format(heading, section(view))
         for name, (heading, section) in SECTIONS.items()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
 
+from kvserver.database import Database
 from kvserver.state import writers
 from kvserver.state.info.fields import Fields, pairs, ratio, zeros
 from kvserver.state.info.view import View
@@ -87,17 +89,30 @@ def _positions(server: Server) -> Fields:
 
 def keyspace(view: View) -> Fields:
     """INFO keyspace. Counts writes of this turn too: INFO must answer while writes are held back,
-    so it doesn't wait for their commit as DBSIZE does."""
-    server = view.server
-    now = server.keyspace.now
+    so it doesn't wait for their commit as DBSIZE does. In a namespace there is its database alone,
+    which is number 0 there; outside of it that has its name, whatever would break the line
+    percent-encoded, and the number by which MONITOR and CLIENT LIST call it."""
+    space = view.server.keyspace
+    if view.namespace:
+        return _database("db0", space.databases[view.namespace], space.now)
     found: Fields = {}
-    for db in server.keyspace.databases:
-        if db.keys:
-            average = ratio(db.expire_sum, db.expires) - now if db.expires else 0
-            figures = [("keys", db.keys), ("expires", db.expires)]
-            figures += [("avg_ttl", max(int(average), 0)), ("subexpiry", 0)]
-            found[f"db{db.index}"] = pairs(figures)
+    for db in space.databases[: space.numbered]:
+        found.update(_database(f"db{db.index}", db, space.now))
+    for name, index in view.server.namespaces.indices():
+        field = f"namespace_{quote(name, safe='')}"
+        found.update(_database(field, space.databases[index], space.now, index))
     return found
+
+
+def _database(name: str, db: Database, now: int, number: int = -1) -> Fields:
+    if not db.keys:
+        return {}
+    average = ratio(db.expire_sum, db.expires) - now if db.expires else 0
+    figures = [("keys", db.keys), ("expires", db.expires)]
+    figures += [("avg_ttl", max(int(average), 0)), ("subexpiry", 0)]
+    if number >= 0:
+        figures.append(("db", number))
+    return {name: pairs(figures)}
 
 
 def rocksdb(view: View) -> Fields:

@@ -31,10 +31,11 @@ class Census(NamedTuple):
 
 
 class View:
-    """A server at one moment."""
+    """A server at one moment. `namespace`: whose it is shown to, as `Session.namespace`."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, namespace: int = 0) -> None:
         self.server = server
+        self.namespace = namespace
 
     @cached_property
     def census(self) -> Census:

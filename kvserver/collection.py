@@ -1,0 +1,118 @@
+"""A collection's rows: the header, which is the row of its key, and its elements.
+
+It must not know what the elements of a type look like (kvserver/types/), RESP or clients.
+Invariants:
+- The header's `count` is the number of elements as Redis counts them, and part of the batch that
+  changes it. A type may have more rows than elements: indices.
+- Elements stand under the database's id and the collection's own, in the column family `data`.
+- Nothing of a MutableCollection is in the header before `save`. A command that changed anything
+  calls it once, at its end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from kvserver import codec
+from kvserver.codec import DB_PREFIX_LEN, ELEMENT_PREFIX_LEN, HAS_EXPIRE
+from kvserver.storage.overlay import Entry, Walk
+
+if TYPE_CHECKING:
+    from kvserver.database import Writer
+    from kvserver.storage.table import CachedTable
+
+
+class Collection:
+    """A collection to be read."""
+
+    def __init__(self, data: CachedTable, db_prefix: bytes, row: bytes) -> None:
+        self.data = data
+        self.row = row
+        at = 9 if row[0] & HAS_EXPIRE else 1
+        #: What the keys of its elements begin with.
+        self.prefix = db_prefix + row[at : at + 8]
+        self.count = int.from_bytes(row[at + 8 : at + 16], "big")
+        #: What its type adds to the header.
+        self.extras = row[at + 16 :]
+
+    @property
+    def expire_ms(self) -> int:
+        """When it expires, in unix ms; 0: never."""
+        return codec.row_expire(self.row)
+
+    def get(self, sub: bytes) -> bytes | None:
+        """An element's row; `sub` is the type's part of the key."""
+        return self.data.get(self.prefix + sub)
+
+    def bounds(self, lower: bytes = b"", upper: bytes | None = None) -> tuple[bytes, bytes]:
+        """Whole keys for the type's parts [lower, upper); None: up to the end."""
+        prefix = self.prefix
+        end = codec.prefix_end(prefix) if upper is None else prefix + upper
+        return prefix + lower, end
+
+    def scan(
+        self, lower: bytes = b"", upper: bytes | None = None, reverse: bool = False
+    ) -> Iterator[Entry]:
+        """(whole key, row) of the elements whose part of the key is in [lower, upper), in order
+        or reversed: `key[ELEMENT_PREFIX_LEN:]` is that part. The view is pinned by the call."""
+        begin, end = self.bounds(lower, upper)
+        return self.data.scan(begin, end, reverse)
+
+    def walk(self, lower: bytes = b"", upper: bytes | None = None) -> Walk:
+        """The same in key order, for walks that jump."""
+        begin, end = self.bounds(lower, upper)
+        return self.data.walk(begin, end)
+
+
+class MutableCollection(Collection):
+    """A collection to be changed."""
+
+    def __init__(self, writer: Writer, key: bytes, kind: int, row: bytes, is_new: bool) -> None:
+        super().__init__(writer.data, writer.db.prefix, row)
+        self.writer = writer
+        self.key = key
+        self.kind = kind
+        #: There is no such key until `save`.
+        self.is_new = is_new
+
+    def peek(self, sub: bytes) -> bytes | None:
+        """`get` for a command that goes on to write: its reply waits for the log anyway."""
+        return self.data.peek(self.prefix + sub)
+
+    def put(self, sub: bytes, row: bytes) -> None:
+        """Write an element's row."""
+        self.data.put(self.prefix + sub, row)
+
+    def put_unread(self, sub: bytes, row: bytes) -> None:
+        """Write a row that is only found by walks: an index."""
+        self.data.put_unread(self.prefix + sub, row)
+
+    def delete(self, sub: bytes) -> None:
+        """Delete an element's row."""
+        self.data.delete(self.prefix + sub)
+
+    def delete_range(self, lower: bytes, upper: bytes | None) -> None:
+        """Drop all rows whose part of the key is in [lower, upper). None of them may be read
+        before the commit, unless it is written again."""
+        begin, end = self.bounds(lower, upper)
+        self.data.log.delete_range(self.data, begin, end)
+
+    def save(self) -> None:
+        """Write the header; or delete the key if there is no element left (a stream stays), and
+        then there must be no other row left either. Those who observe the key are told."""
+        writer = self.writer
+        if self.count == 0 and self.kind != codec.STREAM:
+            if not self.is_new:
+                writer.drop_emptied(self.key, self.row)
+            return
+        row, expire_ms = self.row, codec.row_expire(self.row)
+        collection_id = int.from_bytes(self.prefix[DB_PREFIX_LEN:ELEMENT_PREFIX_LEN], "big")
+        self.row = codec.collection_row(
+            self.kind, expire_ms, collection_id, self.count, self.extras
+        )
+        if self.is_new or self.row != row:
+            writer.put(self.key, self.row)
+            self.is_new = False
+        elif writer.keyspace.observed:
+            writer.touched(self.key)

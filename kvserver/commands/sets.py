@@ -1,0 +1,271 @@
+"""Commands on one set, but for those that give all of it: SADD, SREM, SISMEMBER, SMISMEMBER, SCARD,
+SPOP, SRANDMEMBER, SMOVE.
+
+How a set is kept is in types/sets.py. Source: Redis 7.4's t_set.c.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Final
+
+from kvserver import errors
+from kvserver.args import parse_int_in
+from kvserver.codec import SET
+from kvserver.collection import Collection, MutableCollection
+from kvserver.numbers import INT64_MAX
+from kvserver.registry import DENYOOM, FAST, READONLY, WRITE, KeySpec, command, key
+from kvserver.resp import Members
+from kvserver.state import notify
+from kvserver.state.context import Context, ReadContext, WriteContext
+from kvserver.types import sets
+from kvserver.types.sets import Limits
+
+#: SRANDMEMBER with a negative count gives members again and again: how many at most. Redis sets no
+#: limit, and a client could ask for all of the memory with one command.
+MAX_RANDOM: Final = 1 << 24
+
+_SEVERAL: Final = (("2.4.0", "Accepts multiple `member` arguments."),)
+
+
+def limits(ctx: Context) -> Limits:
+    """The directives that say which encoding Redis would use."""
+    number = ctx.server.config.get_int
+    return Limits(
+        number("set-max-intset-entries"),
+        number("set-max-listpack-entries"),
+        number("set-max-listpack-value"),
+    )
+
+
+def new_set(ctx: WriteContext, name: bytes, first: bytes, expected: int) -> MutableCollection:
+    """A set that replaces what is there; to be saved when it has members, `first` the first of
+    about so many."""
+    members = ctx.db.new(name, SET)
+    members.extras = sets.first_encoding(first, expected, limits(ctx))
+    return members
+
+
+@command(
+    "sadd",
+    -3,
+    WRITE | DENYOOM | FAST,
+    group="set",
+    since="1.0.0",
+    summary="Adds one or more members to a set. Creates the key if it doesn't exist.",
+    complexity="O(1) for each element added, so O(N) to add N elements when the command is called "
+    "with multiple arguments.",
+    keys=key("RW", "INSERT"),
+    categories=("set",),
+    history=_SEVERAL,
+)
+def sadd(ctx: WriteContext, name: bytes, *members: bytes) -> int:
+    bounds = limits(ctx)
+    found = ctx.db.mutable(name, SET)
+    if found is None:
+        found = new_set(ctx, name, members[0], len(members))
+    elif found.extras != sets.HASHTABLE:
+        sets.expect(found, len(members), bounds)
+    added = 0
+    for member in members:
+        if sets.add(found, member, bounds):
+            added += 1
+    if added:
+        found.save()
+        ctx.notify(notify.SET, b"sadd", name)
+    return added
+
+
+@command(
+    "srem",
+    -3,
+    WRITE | FAST,
+    group="set",
+    since="1.0.0",
+    summary="Removes one or more members from a set. Deletes the set if the last member was "
+    "removed.",
+    complexity="O(N) where N is the number of members to be removed.",
+    keys=key("RW", "DELETE"),
+    categories=("set",),
+    history=_SEVERAL,
+)
+def srem(ctx: WriteContext, name: bytes, *members: bytes) -> int:
+    found = ctx.db.mutable(name, SET)
+    if found is None:
+        return 0
+    removed = 0
+    for member in members:
+        if sets.remove(found, member):
+            removed += 1
+    if removed:
+        _saved(ctx, found, b"srem")
+    return removed
+
+
+def _saved(ctx: WriteContext, members: MutableCollection, event: bytes) -> None:
+    """Members went: write what is left, and tell."""
+    members.save()
+    ctx.notify(notify.SET, event, members.key)
+    if not members.count:
+        ctx.notify(notify.GENERIC, b"del", members.key)
+
+
+@command(
+    "smove",
+    4,
+    WRITE | FAST,
+    group="set",
+    since="1.0.0",
+    summary="Moves a member from one set to another.",
+    keys=(KeySpec(1, 1, 1, ("RW", "ACCESS", "DELETE")), KeySpec(2, 2, 1, ("RW", "INSERT"))),
+    categories=("set",),
+)
+def smove(ctx: WriteContext, name: bytes, destination: bytes, member: bytes) -> int:
+    source = ctx.db.mutable(name, SET)
+    if source is None:
+        return 0
+    target = ctx.db.mutable(destination, SET)
+    if name == destination:
+        return int(sets.contains(source, member))
+    if not sets.remove(source, member):
+        return 0
+    _saved(ctx, source, b"srem")
+    if target is None:
+        target = new_set(ctx, destination, member, 1)
+    if sets.add(target, member, limits(ctx)):
+        target.save()
+        ctx.notify(notify.SET, b"sadd", destination)
+    return 1
+
+
+@command(
+    "sismember",
+    3,
+    READONLY | FAST,
+    group="set",
+    since="1.0.0",
+    summary="Determines whether a member belongs to a set.",
+    keys=key("RO"),
+    categories=("set",),
+)
+def sismember(ctx: ReadContext, name: bytes, member: bytes) -> int:
+    members = ctx.db.collection(name, SET)
+    return int(members is not None and sets.contains(members, member))
+
+
+@command(
+    "smismember",
+    -3,
+    READONLY | FAST,
+    group="set",
+    since="6.2.0",
+    summary="Determines whether multiple members belong to a set.",
+    complexity="O(N) where N is the number of elements being checked for membership",
+    keys=key("RO", "ACCESS"),
+    categories=("set",),
+)
+def smismember(ctx: ReadContext, name: bytes, *asked: bytes) -> list[int]:
+    members = ctx.db.collection(name, SET)
+    if members is None:
+        return [0] * len(asked)
+    return [int(sets.contains(members, member)) for member in asked]
+
+
+@command(
+    "scard",
+    2,
+    READONLY | FAST,
+    group="set",
+    since="1.0.0",
+    summary="Returns the number of members in a set.",
+    keys=key("RO"),
+    categories=("set",),
+)
+def scard(ctx: ReadContext, name: bytes) -> int:
+    members = ctx.db.collection(name, SET)
+    return 0 if members is None else members.count
+
+
+# -- at random -----------------------------------------------------------------------------------
+
+
+@command(
+    "spop",
+    -2,
+    WRITE | FAST,
+    group="set",
+    since="1.0.0",
+    summary="Returns one or more random members from a set after removing them. Deletes the set "
+    "if the last member was popped.",
+    complexity="Without the count argument O(1), otherwise O(N) where N is the value of the "
+    "passed count.",
+    keys=key("RW", "ACCESS", "DELETE"),
+    categories=("set",),
+    tips=("nondeterministic_output",),
+    history=(("3.2.0", "Added the `count` argument."),),
+)
+def spop(ctx: WriteContext, name: bytes, *words: bytes) -> bytes | Members | None:
+    if len(words) > 1:
+        raise errors.syntax()
+    if words:
+        return _pop_several(ctx, name, words[0])
+    members = ctx.db.mutable(name, SET)
+    if members is None:
+        return None
+    popped = sets.pop_one(members)
+    _saved(ctx, members, b"spop")
+    return popped
+
+
+def _pop_several(ctx: WriteContext, name: bytes, text: bytes) -> Members:
+    count = parse_int_in(text, 0, INT64_MAX, "value is out of range, must be positive")
+    members = ctx.db.mutable(name, SET)
+    if members is None or count == 0:
+        return Members()
+    if count >= members.count:
+        ctx.db.row(name)  # all of it is read by SUNION, which counts as a look-up
+        popped = list(sets.iterate(members))
+        ctx.db.remove(ctx.db.row_key(name), members.row, name)
+        ctx.notify(notify.SET, b"spop", name)
+        ctx.notify(notify.GENERIC, b"del", name)
+        return Members(popped)
+    popped = sets.pick(members, count)
+    for member in popped:
+        sets.remove(members, member)
+    _saved(ctx, members, b"spop")
+    return Members(popped)
+
+
+@command(
+    "srandmember",
+    -2,
+    READONLY,
+    group="set",
+    since="1.0.0",
+    summary="Get one or multiple random members from a set",
+    complexity="Without the count argument O(1), otherwise O(N) where N is the absolute value of "
+    "the passed count.",
+    keys=key("RO", "ACCESS"),
+    categories=("set",),
+    tips=("nondeterministic_output",),
+    history=(("2.6.0", "Added the optional `count` argument."),),
+)
+def srandmember(ctx: ReadContext, name: bytes, *words: bytes) -> bytes | list[bytes] | None:
+    if len(words) > 1:
+        raise errors.syntax()
+    if words:
+        count = parse_int_in(words[0], -INT64_MAX, INT64_MAX)
+        members = ctx.db.collection(name, SET)
+        return [] if members is None or count == 0 else _random_members(members, count)
+    members = ctx.db.collection(name, SET)
+    return None if members is None else sets.member_at(members, random.randrange(members.count))
+
+
+def _random_members(members: Collection, count: int) -> list[bytes]:
+    if count > 0:
+        return list(sets.iterate(members)) if count >= members.count else sets.pick(members, count)
+    if -count > MAX_RANDOM:
+        raise errors.error("value is out of range")
+    indices = random.choices(range(members.count), k=-count)
+    found = {index: sets.member_at(members, index) for index in set(indices)}
+    return [found[index] for index in indices]
