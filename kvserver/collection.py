@@ -106,13 +106,23 @@ class MutableCollection(Collection):
             if not self.is_new:
                 writer.drop_emptied(self.key, self.row)
             return
-        row, expire_ms = self.row, codec.row_expire(self.row)
-        collection_id = int.from_bytes(self.prefix[DB_PREFIX_LEN:ELEMENT_PREFIX_LEN], "big")
-        self.row = codec.collection_row(
-            self.kind, expire_ms, collection_id, self.count, self.extras
-        )
+        row = self._header()
         if self.is_new or self.row != row:
-            writer.put(self.key, self.row)
+            self.row = row
+            writer.put(self.key, row)
             self.is_new = False
         elif writer.keyspace.observed:
             writer.touched(self.key)
+
+    def save_quietly(self) -> None:
+        """Write the header of a collection that is there, in which clients see nothing changed."""
+        row = self._header()
+        if self.row != row:
+            self.writer.put_header(self.key, self.row, row)
+            self.row = row
+
+    def _header(self) -> bytes:
+        collection_id = int.from_bytes(self.prefix[DB_PREFIX_LEN:ELEMENT_PREFIX_LEN], "big")
+        return codec.collection_row(
+            self.kind, codec.row_expire(self.row), collection_id, self.count, self.extras
+        )

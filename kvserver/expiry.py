@@ -73,10 +73,12 @@ def _expire_hash(keyspace: Keyspace, db: Database, key: bytes, deadline: int) ->
             hashes.settle_due(fields, keyspace.now)
         else:
             db.fields_at = rows[-1][0]
-        fields.save()
         if rows:
+            fields.save()
             keyspace.expired_fields += len(rows)
             keyspace.on_fields_expired(db.index, key, fields.count == 0)
+        else:
+            fields.save_quietly()
         late = _pause(keyspace, deadline)
         if late or len(rows) < CHUNK or not fields.count:
             return late

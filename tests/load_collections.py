@@ -17,7 +17,7 @@ import load_set_steps as set_steps
 import load_steps as steps
 import load_stream_steps as stream_steps
 from harness import Conn, Server, encode_command
-from load import FAR_MS, Load, Op, State, Writer
+from load import FAR_MS, OK, QUEUED, Load, Op, State, Writer
 from load_model import Entry, Expected, Step, View, parse, place
 from load_queues import Queues
 from load_stream_steps import Group, Stream
@@ -25,8 +25,6 @@ from load_stream_steps import Group, Stream
 FIRST_DATABASE = 8
 #: Writers whose numbers differ by less have different databases.
 WRITERS = 4
-OK = b"+OK\r\n"
-QUEUED = b"+QUEUED\r\n"
 KEYS = [b"%b%d" % (kind, n) for kind in (b"h", b"l", b"s", b"z", b"x", b"b") for n in (0, 1)]
 FIELDS = [b"f%d" % n for n in range(8)]
 COUNTER = b"counter"

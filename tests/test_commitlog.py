@@ -14,7 +14,7 @@ from kvserver import codec, frames, history
 from kvserver.codec import HISTORY_KEY, STAMP, STAMP_KEY
 from kvserver.frames import Frame, FrameError
 from kvserver.keyspace import WATCHED
-from kvserver.storage.commitlog import LOG, EngineError, EngineStalled
+from kvserver.storage.commitlog import DATA, LOG, EngineError, EngineStalled
 from kvserver.storage.table import ROW_OVERHEAD
 from kvserver.storage.wal import WalReader
 from kvserver.storage.wal_batch import (
@@ -316,6 +316,21 @@ def test_a_cache_grows_no_larger_by_what_is_installed(primary: Store, replica: S
         for number in range(200):
             assert replica[0].string(b"%d" % number) == bytes(size)
             assert replica.rows.cached_bytes <= CACHE_BYTES + 2 * (1000 + ROW_OVERHEAD)
+
+
+def test_elements_of_dropped_ranges_follow(primary: Store, replica: Store) -> None:
+    """A range of elements leaves the others in a replica's cache; a rewind empties it."""
+    epoch, data = primary.log.epoch, replica.log.data
+    rows: list[Record] = [(PUT, DATA, b"kept", b"1"), (PUT, DATA, b"range:1", b"1")]
+    replica.log.install([*rows, stamp(epoch, 1, 1)])
+    assert [data.get(key) for key in (b"kept", b"range:1")] == [b"1", b"1"]
+    dropped: Record = (DELETE_RANGE, DATA, b"range:", b"range;")
+    replica.log.install([dropped, (PUT, DATA, b"range:1", b"2"), stamp(epoch, 2, 2)])
+    assert data.cached_rows == 2
+    assert [data.get(key) for key in (b"kept", b"range:1")] == [b"1", b"2"]
+    replica.log.install([dropped, stamp(epoch, 1, 1)])
+    assert data.cached_rows == 0
+    assert [data.get(key) for key in (b"kept", b"range:1")] == [b"1", None]
 
 
 def test_a_range_empties_the_cache(primary: Store, replica: Store) -> None:

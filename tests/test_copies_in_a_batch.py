@@ -1,4 +1,4 @@
-"""Copies of a collection of which the same batch has dropped a range: the stored rows still show."""
+"""Copies of a collection of which the same batch dropped a range: the stored rows still show."""
 
 from __future__ import annotations
 

@@ -26,7 +26,6 @@ _PREFIXES: Final = {READ: b"%R~", WRITE: b"%W~", READ_WRITE: b"~"}
 # Why something is denied; of several reasons the highest is told (server.h, ACL_DENIED_*).
 DENIED_COMMAND: Final = 1
 DENIED_KEY: Final = 2
-DENIED_AUTH: Final = 3
 DENIED_CHANNEL: Final = 4
 
 #: The commands that name channels: whether these are patterns, and how many arguments are channels

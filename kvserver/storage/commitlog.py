@@ -363,10 +363,13 @@ class CommitLog:
         self.engine.write(batch)
         if self.step is not None:
             self.step("install.written")
+        # A primary reads nothing that it dropped, and so don't those who follow it; a rewind undoes
+        # what nobody else has read.
+        goes_back = last_seq <= self.committed_seq
         self.history, self.epoch = eras, epoch
         self._move(last_seq)
-        self.rows.follow(records)
-        self.data.follow(records)
+        self.rows.follow(records, ranges=True)
+        self.data.follow(records, ranges=goes_back)
         self.after_install(records)
         self.touched = False
         if self.committed_seq >= self.awaited_seq:

@@ -3,7 +3,8 @@
 It must not know what rows mean. Invariants:
 - `pending` holds every uncommitted write of the table; None marks a deletion.
 - The cache is write-through: a row in it equals pending-or-RocksDB, so a hit needs one
-  dictionary look-up. It holds no deletions: those are found in `pending`, or missing.
+  dictionary look-up. It holds no deletions: those are found in `pending`, or missing. Rows of
+  dropped ranges may stay in it: nobody reads them (`CommitLog.delete_range`).
 - The cache is bounded in bytes by two generations: a hit in the old one moves to the young
   one; when the young one has half the budget, it becomes the old one and the former old one
   is dropped two rows for each row that comes in (dropping a million objects at once would
@@ -255,15 +256,18 @@ class CachedTable(Table):
         self.young, self.old = {}, {}
         self.young_bytes = self.old_bytes = 0
 
-    def follow(self, records: list[Record]) -> None:
+    def follow(self, records: list[Record], ranges: bool) -> None:
         """RocksDB took these records past this table, which has nothing pending: rows of the young
-        generation are replaced, those of the old one are dropped, others are left to be read."""
+        generation are replaced, those of the old one are dropped, others are left to be read.
+        `ranges`: rows of dropped ranges may be read again before they are written again."""
         for op, cf, key, row in records:
             if cf != self.cf:
                 continue
             if op == DELETE_RANGE:
-                self.forget()
-                return
+                if ranges:
+                    self.forget()
+                    return
+                continue
             before = self.young.get(key)
             if before is None or op != PUT or len(row) > self.row_limit:
                 self._uncache(key)

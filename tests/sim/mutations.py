@@ -301,7 +301,7 @@ MUTANTS = [
     mutant("rewind: begins at the fork", _method(Node, "rewind_start", _start_at_fork)),
     mutant("rewind: M ignored", _never_until),
     mutant("rewind: M too low", _early_until),
-    mutant("rewind: M's era forgotten", _forgotten_aim, kind="careless", nodes=3),
+    mutant("rewind: M's era forgotten", _forgotten_aim),
     mutant("rewind: to each other", _rewind_to_each_other, kind="careless", nodes=2),
     mutant("failover: nobody looks what the target has", _hasty_failover, kind="power"),
     mutant(
