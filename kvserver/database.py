@@ -333,6 +333,15 @@ class Writer(Reader):
         self.remove(self.row_key(key), row, key)
         return True
 
+    def discard(self, key: bytes) -> bool:
+        """Delete the key even if it is past its time; returns whether there was one (dbDelete)."""
+        row_key = self.row_key(key)
+        row = self.rows.peek(row_key)
+        if row is None:
+            return False
+        self.remove(row_key, row, key)
+        return True
+
     def remove(self, row_key: bytes, old: bytes, key: bytes) -> None:
         """Delete a row that is there."""
         self.drop(row_key, old)

@@ -116,7 +116,9 @@ class Events:
             *_, channel, message = compare.parse(conn.reply()).items
             if channel.data == self.MARK:
                 return told
-            told.append((channel.data, message.data))
+            event = channel.data, message.data
+            if compare.is_compared(event):
+                told.append(event)
 
 
 class Arena:

@@ -119,5 +119,5 @@ class ReplicatedCore(LaterCore):
         self.verbs.asked.clear()
 
     def info(self) -> dict[str, str]:
-        lines = sections.render(self.server, ["replication"]).decode().split("\r\n")
+        lines = sections.render(self.server, ["replication"], 0).decode().split("\r\n")
         return dict(line.split(":", 1) for line in lines if ":" in line)

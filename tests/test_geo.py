@@ -292,9 +292,10 @@ def test_names_in_errors(server: Server) -> None:
 
 # -- arithmetic ------------------------------------------------------------------------------------
 
+#: Without the ends: there a cell's number has a bit too many, as in Redis.
 points = st.tuples(
-    st.floats(-geohash.LONGITUDE_MAX, geohash.LONGITUDE_MAX),
-    st.floats(-geohash.LATITUDE_MAX, geohash.LATITUDE_MAX),
+    st.floats(-geohash.LONGITUDE_MAX, geohash.LONGITUDE_MAX, exclude_max=True),
+    st.floats(-geohash.LATITUDE_MAX, geohash.LATITUDE_MAX, exclude_max=True),
 )
 sizes = st.floats(0, 3e7)
 

@@ -108,6 +108,7 @@ DIFFERENCES: Final[dict[str, str]] = {
     "srandmember": "A negative count is limited to 16 million.",
     "waitaof": "The append-only file is RocksDB's write-ahead log.",
     "xadd": "With `~`: as XTRIM.",
+    "xgroup|create": "An error about the subcommand names it in capitals.",
     "xinfo|consumers": "A consumer's command that changed nothing isn't seen.",
     "xinfo|stream": "The radix tree is the one that Redis would have: its keys where XDEL has "
     "emptied no node, its nodes about. With FULL, `seen-time` as XINFO CONSUMERS.",

@@ -107,8 +107,7 @@ def bitop(ctx: WriteContext, operation: bytes, destination: bytes, *names: bytes
         length = bitmaps.combine(ctx.db, destination, wanted, texts)
         ctx.notify(notify.STRING, b"set", destination)
         return length
-    if ctx.db.delete(destination):
-        ctx.notify(notify.GENERIC, b"del", destination)
+    ctx.store_nothing(destination)
     return 0
 
 

@@ -379,7 +379,7 @@ class _Search:
         """Search in one go, and store what is found."""
         found = _all_steps(self.steps())
         if not found:
-            zset_ranges.remove_destination(ctx, destination)
+            ctx.store_nothing(destination)
             return 0
         target = MutableSortedSet(ctx.db.new(destination, ZSET), zsets.limits(ctx))
         target.fill(

@@ -251,8 +251,7 @@ def _store(
                 target = set_commands.new_set(ctx, destination, member, 1)
             sets.add(target, member, bounds)
     if target is None:
-        if ctx.db.delete(destination):
-            ctx.notify(notify.GENERIC, b"del", destination)
+        ctx.store_nothing(destination)
         return 0
     target.save()
     return target.count

@@ -218,8 +218,8 @@ def _store(ctx: WriteContext, name: bytes, values: list[bytes]) -> int:
         items.grow([], list_commands.node_limit(ctx))
         items.save()
         ctx.notify(notify.LIST, b"sortstore", name)
-    elif ctx.db.delete(name):
-        ctx.notify(notify.GENERIC, b"del", name)
+    else:
+        ctx.store_nothing(name)
     return len(values)
 
 

@@ -15,7 +15,6 @@ from kvserver.args import Cursor, parse_int, parse_int_in
 from kvserver.codec import SET, ZSET
 from kvserver.collection import Collection
 from kvserver.commands import zset_walks, zsets
-from kvserver.commands.zset_ranges import remove_destination
 from kvserver.database import Reader
 from kvserver.numbers import INT64_MAX, parse_double
 from kvserver.registry import (
@@ -204,7 +203,7 @@ def _reply(scores: dict[bytes, float], with_scores: bool) -> Any:
 
 def _store(ctx: WriteContext, destination: bytes, scores: dict[bytes, float], event: bytes) -> int:
     if not scores:
-        remove_destination(ctx, destination)
+        ctx.store_nothing(destination)
         return 0
     target = MutableSortedSet(ctx.db.new(destination, ZSET), zsets.limits(ctx))
     target.fill(scores)

@@ -238,7 +238,7 @@ def zrangestore(ctx: WriteContext, destination: bytes, name: bytes, *words: byte
     rows = source(ctx, name)
     pairs = [] if rows is None else list(map(pair, query.entries(SortedSet(rows))))
     if not pairs:
-        remove_destination(ctx, destination)
+        ctx.store_nothing(destination)
         return 0
     target = MutableSortedSet(ctx.db.new(destination, ZSET), zsets.limits(ctx))
     # Redis expects as many elements as it knows of in advance (zrangeResultBeginStore).
@@ -253,12 +253,6 @@ def zrangestore(ctx: WriteContext, destination: bytes, name: bytes, *words: byte
 def source(ctx: WriteContext, name: bytes) -> Collection | None:
     """A sorted set that a command which writes another only reads."""
     return ctx.keyspace.readers[ctx.session.db].collection(name, ZSET)
-
-
-def remove_destination(ctx: WriteContext, destination: bytes) -> None:
-    """There is nothing to be stored: what was there goes."""
-    if ctx.db.delete(destination):
-        ctx.notify(notify.GENERIC, b"del", destination)
 
 
 _REMOVE_COMPLEXITY: Final = (

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from kvserver.database import Reader, Writer
 from kvserver.keyspace import Keyspace
+from kvserver.state.notify import GENERIC
 from kvserver.state.session import Session
 
 if TYPE_CHECKING:
@@ -49,6 +50,12 @@ class WriteContext(Context):
     """For commands with the WRITE flag."""
 
     db: Writer
+
+    def store_nothing(self, destination: bytes) -> None:
+        """The result that a command was to store is empty: what is there goes, past its time or
+        not, as in Redis."""
+        if self.db.discard(destination):
+            self.notify(GENERIC, b"del", destination)
 
 
 class Blocked:
