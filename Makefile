@@ -8,8 +8,8 @@
 VENV  := .venv
 BIN   := $(VENV)/bin
 RUN   := .venv-run
-# A file's tests share servers: they stay together.
-PARALLEL := -n 2 --dist loadfile
+# A file's tests share servers: they stay together. conftest.py has the order of the files.
+PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 BASE  ?= python:3.12-slim
 IMAGE ?= kvserver
 # Works without an engine, a daemon or privileges for mounts; `$(BUILDAH) images` lists the result.

@@ -23,6 +23,18 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGTERM, lambda *_: pytest.exit("SIGTERM", returncode=143))
 
 
+#: Files that take long begin first, or the last of them would run alone.
+LONG_FILES = (
+    *("test_soak", "test_simulation", "test_sentinel", "test_simulation_mutations", "test_oracle"),
+    *("test_crash", "test_fullsync", "test_rejoin", "test_replication", "test_recovery"),
+    *("test_replicated_types", "test_fullsync_failures", "test_dump", "test_migrate"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.stem not in LONG_FILES)  # stable
+
+
 def pytest_runtest_setup() -> None:
     for server in harness.running:
         server.mark_log()

@@ -21,7 +21,7 @@ from oracle_strategies import Step
 
 FreshServer = Callable[..., Server]
 
-QUICK = 40
+QUICK = 30
 LONG = 2000
 #: Every write to disk at once, every read from there, and memtables that fill.
 ON_DISK = {"appendfsync": "always", "row_cache_size": 0, "rocksdb.write_buffer_size": 1}

@@ -1,4 +1,4 @@
-"""A minute of the soak, with a seed of its own each day; `make soak` runs it longer."""
+"""Some of the soak, with a seed of its own each day; `make soak` runs it longer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from soak import Soak
 
-SECONDS = 60.0
+SECONDS = 40.0
 
 
 @pytest.mark.timeout(600)
@@ -21,4 +21,4 @@ def test_soak(tmp_path: Path) -> None:
     finally:
         print(f"seed {seed}\n{soak.report()}")
     assert soak.crowd.acked > 1000 and soak.digests >= 1
-    assert all(len(queue.done) > 50 for queue in soak.crowd.queues.queues)
+    assert all(len(queue.done) > 30 for queue in soak.crowd.queues.queues)
