@@ -36,11 +36,6 @@ class Collection:
         #: What its type adds to the header.
         self.extras = row[at + 16 :]
 
-    @property
-    def expire_ms(self) -> int:
-        """When it expires, in unix ms; 0: never."""
-        return codec.row_expire(self.row)
-
     def get(self, sub: bytes) -> bytes | None:
         """An element's row; `sub` is the type's part of the key."""
         return self.data.get(self.prefix + sub)

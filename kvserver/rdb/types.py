@@ -27,8 +27,7 @@ HASH_LISTPACK_EX_PRE_GA: Final = 23
 HASH_METADATA: Final = 24
 HASH_LISTPACK_EX: Final = 25
 
-#: The first byte of a length: the two highest bits, or all of it.
-LENGTH_6BIT: Final = 0
+#: The first byte of a length: the two highest bits, or all of it. Zero bits: the other six are it.
 LENGTH_14BIT: Final = 1
 LENGTH_32BIT: Final = 0x80
 LENGTH_64BIT: Final = 0x81
