@@ -188,7 +188,7 @@ def restart_crashing(server: Server, label: str, number: int) -> None:
     """Start anew as a server that will crash while it is written to, see that happen, start."""
     server.kill9()
     server.program = crashing_at(label, number)
-    server.start()
+    server.spawn()  # clients write to it as soon as it listens: it may be gone before a PING
     assert server.wait_exit() == -9
     server.program = KVSERVER
     server.start()
