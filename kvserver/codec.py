@@ -64,6 +64,8 @@ ROW_PREFIX_LEN: Final = 6
 #: What precedes a type's own part in the key of an element, and in a header.
 ELEMENT_PREFIX_LEN: Final = 12
 HEADER_LEN: Final = 16
+#: Shorter is no row of a hash with fields that expire (`field_due`).
+DUE_ROW_LEN: Final = 1 + HEADER_LEN + 8
 
 STRING_HEADER: Final = bytes([STRING])
 _EXPIRING: Final = bytes([STRING | HAS_EXPIRE])

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kvserver import codec
-from kvserver.codec import DB_PREFIX_LEN, ELEMENT_PREFIX_LEN, HAS_EXPIRE
+from kvserver.codec import HAS_EXPIRE
 from kvserver.storage.overlay import Entry, Walk
 
 if TYPE_CHECKING:
@@ -63,10 +63,13 @@ class Collection:
 class MutableCollection(Collection):
     """A collection to be changed."""
 
-    def __init__(self, writer: Writer, key: bytes, kind: int, row: bytes, is_new: bool) -> None:
+    def __init__(
+        self, writer: Writer, key: bytes, row_key: bytes, kind: int, row: bytes, is_new: bool
+    ) -> None:
         super().__init__(writer.data, writer.db.prefix, row)
         self.writer = writer
         self.key = key
+        self.row_key = row_key
         self.kind = kind
         #: There is no such key until `save`.
         self.is_new = is_new
@@ -102,22 +105,25 @@ class MutableCollection(Collection):
                 writer.drop_emptied(self.key, self.row)
             return
         row = self._header()
-        if self.is_new or self.row != row:
-            self.row = row
-            writer.put(self.key, row)
+        if self.is_new or (self.row != row and writer.rows.peek(self.row_key) is not self.row):
             self.is_new = False
-        elif writer.keyspace.observed:
+            self.row = row
+            writer.put_at(self.row_key, self.key, row)
+            return
+        if self.row != row:
+            writer.put_header(self.row_key, self.row, row)
+            self.row = row
+        if writer.keyspace.observed:
             writer.touched(self.key)
 
     def save_quietly(self) -> None:
         """Write the header of a collection that is there, in which clients see nothing changed."""
         row = self._header()
         if self.row != row:
-            self.writer.put_header(self.key, self.row, row)
+            self.writer.put_header(self.row_key, self.row, row)
             self.row = row
 
     def _header(self) -> bytes:
-        collection_id = int.from_bytes(self.prefix[DB_PREFIX_LEN:ELEMENT_PREFIX_LEN], "big")
-        return codec.collection_row(
-            self.kind, codec.row_expire(self.row), collection_id, self.count, self.extras
-        )
+        """The row as it is to be: type, expiry and id stay."""
+        end = 17 if self.row[0] & HAS_EXPIRE else 9
+        return b"%b%b%b" % (self.row[:end], self.count.to_bytes(8, "big"), self.extras)

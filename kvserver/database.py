@@ -23,6 +23,7 @@ from kvserver import codec, errors
 from kvserver.codec import (
     BRACE,
     DATABASE_KEY,
+    DUE_ROW_LEN,
     ELEMENT_PREFIX_LEN,
     HAS_EXPIRE,
     SLOT_BYTES,
@@ -108,15 +109,12 @@ class Reader:
     def row_key(self, key: bytes) -> bytes:
         """The key of the row."""
         if BRACE in key:
-            return self.db.prefix + SLOT_BYTES[codec.slot_of(key)] + key
-        return self.db.prefix + SLOT_BYTES[crc_hqx(key, 0) & 0x3FFF] + key
+            return b"%b%b%b" % (self.db.prefix, SLOT_BYTES[codec.slot_of(key)], key)
+        return b"%b%b%b" % (self.db.prefix, SLOT_BYTES[crc_hqx(key, 0) & 0x3FFF], key)
 
     def row(self, key: bytes) -> bytes | None:
         """The row, or None when there is no such key or it expired."""
-        if BRACE in key:
-            row_key = self.db.prefix + SLOT_BYTES[codec.slot_of(key)] + key
-        else:
-            row_key = self.db.prefix + SLOT_BYTES[crc_hqx(key, 0) & 0x3FFF] + key
+        row_key = self.row_key(key)
         row = self.rows.get(row_key)
         if row is None:
             self._missed(key)
@@ -238,9 +236,12 @@ class Writer(Reader):
     def current(self, key: bytes) -> bytes | None:
         """The row as `row` gives it, for a command that looks before it writes: INFO doesn't
         count that as a hit or miss, and nobody is told of a miss (db.c, lookupKeyWrite)."""
-        row_key = self.row_key(key)
+        return self.current_at(self.row_key(key))
+
+    def current_at(self, row_key: bytes) -> bytes | None:
+        """`current` for who knows the key of the row."""
         row = self.rows.get(row_key)
-        if row is None or not self.expired(row):
+        if row is None or not (row[0] & HAS_EXPIRE and self.expired(row)):
             return row
         if self.keyspace.may_expire:
             self.keyspace.delete_expired(self.db, row_key)
@@ -262,32 +263,42 @@ class Writer(Reader):
 
     def mutable(self, key: bytes, kind: int) -> MutableCollection | None:
         """A collection to be changed, or None; WRONGTYPE for any other type."""
-        row = self.current(key)
+        row_key = self.row_key(key)
+        row = self.current_at(row_key)
         if row is None:
             return None
         if row[0] & TYPE_MASK != kind:
             raise errors.wrong_type()
-        return MutableCollection(self, key, kind, row, False)
+        return MutableCollection(self, key, row_key, kind, row, False)
 
     def mutable_or_new(self, key: bytes, kind: int) -> MutableCollection:
         """The same; a new one if there is no such key."""
-        return self.mutable(key, kind) or self.new(key, kind)
+        rows = self.mutable(key, kind)
+        return self.new(key, kind) if rows is None else rows
 
     def new(self, key: bytes, kind: int, expire_ms: int = 0) -> MutableCollection:
         """A new, empty collection. Its `save` replaces what is there under that key."""
         row = codec.collection_row(kind, expire_ms, self.keyspace.new_id(), 0)
-        return MutableCollection(self, key, kind, row, True)
+        return MutableCollection(self, key, self.row_key(key), kind, row, True)
 
     def put(self, key: bytes, row: bytes) -> None:
         """Create or replace a row, whatever it was; keeps counts and indices. The elements of a
         collection go, unless the row is another of the same collection."""
-        db = self.db
-        if BRACE in key:
-            row_key = db.prefix + SLOT_BYTES[codec.slot_of(key)] + key
+        self.put_at(self.row_key(key), key, row)
+
+    def put_at(self, row_key: bytes, key: bytes, row: bytes) -> None:
+        """`put` for who knows the key of the row."""
+        old = self.rows.young.get(row_key)
+        if old is not None and not old[0] | row[0]:
+            self.rows.overwrite(row_key, old, row)  # a plain string's: the hot path
         else:
-            row_key = db.prefix + SLOT_BYTES[crc_hqx(key, 0) & 0x3FFF] + key
-        old = self.rows.peek(row_key)
+            self._put_over(self.rows.peek(row_key), row_key, key, row)
+        if self.keyspace.observed:
+            self.touched(key)
+
+    def _put_over(self, old: bytes | None, row_key: bytes, key: bytes, row: bytes) -> None:
         if old is None:
+            db = self.db
             db.keys += 1
             db.dirty = True
             if row[0]:
@@ -296,13 +307,11 @@ class Writer(Reader):
         elif old[0] | row[0]:
             self._replace(row_key, old, row)
         self.rows.put(row_key, row)
-        if self.keyspace.observed:
-            self.touched(key)
 
-    def put_header(self, key: bytes, old: bytes, row: bytes) -> None:
+    def put_header(self, row_key: bytes, old: bytes, row: bytes) -> None:
         """Write the row of a collection anew, and tell nobody: its expiry is the same."""
-        row_key = self.row_key(key)
-        self._index_fields(row_key, codec.field_due(old), codec.field_due(row))
+        if len(old) >= DUE_ROW_LEN or len(row) >= DUE_ROW_LEN:
+            self._index_fields(row_key, codec.field_due(old), codec.field_due(row))
         self.rows.put(row_key, row)
 
     def _replace(self, row_key: bytes, old: bytes, row: bytes) -> None:
@@ -377,10 +386,12 @@ class Writer(Reader):
         if row[0] & TYPE_MASK == codec.SPARSE:
             rows = sparse.fragment_count(row)
         if rows <= _SINGLE_DELETIONS:
-            found = data.scan(prefix, end)
             if row[0] & TYPE_MASK == codec.LIST:
-                found = lists.all_rows(Collection(data, self.db.prefix, row))
-            keys = [key for key, _ in islice(found, _SINGLE_DELETIONS + 1)]
+                elements = lists.all_keys(Collection(data, self.db.prefix, row))
+                keys = list(islice(elements, _SINGLE_DELETIONS + 1))
+            else:
+                found = data.scan(prefix, end)
+                keys = [key for key, _ in islice(found, _SINGLE_DELETIONS + 1)]
             if len(keys) <= _SINGLE_DELETIONS:
                 for key in keys:
                     data.delete(key)

@@ -12,6 +12,7 @@ newlines, can send them back as they came. This module knows nothing of RESP or 
 """
 
 from collections.abc import Sequence
+from typing import Self
 
 # Redis prints at most so many bytes of a name, and of the arguments together, that it refuses.
 _ECHO_LIMIT = 128
@@ -24,6 +25,11 @@ class RedisError(Exception):
     def code(self) -> str:
         """The first word, such as ``ERR`` or ``WRONGTYPE``: INFO errorstats counts by it."""
         return str(self).partition(" ")[0]
+
+    def as_reply(self) -> Self:
+        """Without where it was raised: frames there refer to the reply, which would be a cycle."""
+        self.__traceback__ = self.__context__ = None
+        return self
 
 
 class InternalError(RedisError):

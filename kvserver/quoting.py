@@ -24,12 +24,16 @@ _WORD: Final = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _ESCAPE: Final = re.compile(rb"\\(x[0-9a-fA-F]{2}|.)", re.DOTALL)
+#: Without these a line's words are what is between blanks.
+_SPECIAL: Final = re.compile(rb"[\"'\0\v\f]")
 #: What stands for a byte after a backslash in double quotes.
 ESCAPES: Final = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"b": b"\b", b"a": b"\a"}
 
 
 def split_args(line: bytes) -> list[bytes] | None:
     """The words of a line; None when quotes are unbalanced."""
+    if _SPECIAL.search(line) is None:
+        return line.split()
     line = line.partition(b"\0")[0]
     words: list[bytes] = []
     at = _end_of_blanks(line, 0)

@@ -19,7 +19,7 @@ class Raw(bytes):
 
 class Forms:
     """A reply, or an element of one, that is encoded already for both protocols, in parts, which
-    they may share: one of many megabytes is built step by step, and copied once."""
+    they may share: one of many megabytes is built step by step, and sent as it is."""
 
     __slots__ = ("resp2", "resp3")
 

@@ -57,6 +57,7 @@ _SMALL: Final = 1024
 #: `$n` headers and `:n` replies of small numbers, made once.
 BULK_HEADERS: Final[list[bytes]] = [b"$%d\r\n" % n for n in range(_SMALL)]
 SMALL_INTS: Final[list[bytes]] = [b":%d\r\n" % n for n in range(_SMALL)]
+OK_LINE: Final = b"+OK\r\n"
 NULL2: Final = b"$-1\r\n"
 NULL3: Final = b"_\r\n"
 
@@ -76,12 +77,14 @@ def encode(value: Any, resp3: bool) -> bytes:
         data: bytes = value
         size = len(data)
         header = BULK_HEADERS[size] if size < _SMALL else b"$%d\r\n" % size
-        return header + data + CRLF
+        return b"%b%b\r\n" % (header, data)
     if kind is int:
         number: int = value
         return SMALL_INTS[number] if 0 <= number < _SMALL else b":%d\r\n" % number
     if value is None:
         return NULL3 if resp3 else NULL2
+    if value is OK:
+        return OK_LINE
     if kind is Simple:
         line: bytes = value
         return b"+" + line + CRLF

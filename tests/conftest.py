@@ -31,6 +31,28 @@ LONG_FILES = (
 )
 
 
+#: `make test-compiled` has all tests but these, unless they are named: what they look at is the
+#: same whether or not modules are compiled (the tree, documents, configuration, what setup.py
+#: doesn't name), or they kill processes for minutes, and what is compiled is tested elsewhere too.
+#: The simulation patches functions.
+SAME_COMPILED = {
+    *("test_commands_md", "test_compose", "test_config", "test_layers", "test_syntax"),
+    *("test_acl_files", "test_failover_cli", "test_glob", "test_logs", "test_rewound_cli"),
+    *("test_lifecycle", "test_listeners", "test_startup", "test_steady", "test_systemd"),
+    *("test_positions", "test_wal_file", "test_wal_retention", "test_wal_rocksdb"),
+    *("test_fullsync_failures", "test_once_crash", "test_quorum", "test_recovery", "test_rejoin"),
+    *("test_replication", "test_replication_hostile", "test_sentinel", "test_soak", "test_stalls"),
+    *("test_rdb_format", "test_simulation", "test_simulation_mutations"),
+}
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    if os.environ.get("KVSERVER_TEST_COMPILED") != "1":
+        return None
+    named = {Path(arg.partition("::")[0]).stem for arg in config.args}
+    return collection_path.stem in SAME_COMPILED - named or None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.stem not in LONG_FILES)  # stable
 

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from kvserver import codec
+from headers import of_header
+
 from kvserver.types import sets
+from kvserver.types.set_buckets import MEMBERS, unpack, weight_of
+from kvserver.types.sets import Set
 
 
 def check_rows(header: bytes, rows: dict[bytes, bytes]) -> None:
-    """The indices are exactly 0 .. count - 1, and members and indices are each other's inverse."""
-    count = codec.collection_count(header)
-    assert codec.collection_extras(header) in sets.ENCODINGS
-    members = {sub[1:]: row for sub, row in rows.items() if sub[:1] == sets.MEMBER}
-    indices = {sub[1:]: row for sub, row in rows.items() if sub[:1] == sets.INDEX}
-    assert len(members) + len(indices) == len(rows), "a row that is neither"
-    assert count > 0
-    assert indices.keys() == {n.to_bytes(8, "big") for n in range(count)}
-    assert {member: index for index, member in indices.items()} == members
+    """Each member is once there, in the bucket of its hash; count, weight and buckets fit."""
+    found = Set(of_header(header))
+    assert found.encoding < len(sets.ENCODINGS)
+    members: list[bytes] = []
+    for sub, row in rows.items():
+        bucket = unpack(row)
+        assert bucket, "a bucket without members"
+        for member in bucket:
+            assert found.bucket_of(member) == sub, "a member in a bucket of others"
+        members += bucket
+    assert len(set(members)) == len(members) == found.count > 0
+    assert weight_of(members) == found.weight
+    assert 0 <= found.split < 1 << found.level
+    assert sum(sub.startswith(MEMBERS) for sub in rows) <= found.buckets
+    assert found.buckets == 1 or found.modulus > 0

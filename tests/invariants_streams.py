@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from kvserver import codec
-from kvserver.collection import Collection
+from headers import of_header
+
 from kvserver.types import stream_groups, streams
 from kvserver.types.stream_groups import Consumer, Group, Scope
 from kvserver.types.stream_ids import SIZE
@@ -13,18 +13,9 @@ from kvserver.types.streams import Stream
 Rows = dict[bytes, bytes]
 
 
-class _Header(Collection):
-    """A collection of which only the header is there."""
-
-    def __init__(self, header: bytes) -> None:
-        self.row = header
-        self.count = codec.collection_count(header)
-        self.extras = codec.collection_extras(header)
-
-
 def check_rows(header: bytes, rows: Rows) -> None:
     """Entries are those of the header, and each group's rows agree with each other."""
-    stream = Stream(_Header(header))
+    stream = Stream(of_header(header))
     tags = {sub[:1] for sub in rows}
     assert tags <= {b"c", b"e", b"g", b"p", b"q"}, "a row of no known kind"
     check_entries(stream, _tagged(rows, streams.ENTRY))

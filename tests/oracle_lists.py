@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from oracle_strategies import Choices, command, keys, option, options, pick, several, several_keys
 
-elements = pick(*"abcd", 1, 2, 30, -1, 10**18, "", b"\x00\xff\r\n", "m" * 70)
+elements = pick(*"abcd", 1, 2, 30, -1, 10**18, "", b"\x00\xff\r\n", "m" * 70, "n" * 300)
 some_elements = several(elements, 1, 4)
 indices = pick(0, 1, 2, -1, -2, 7, -7, 2**63 - 1, "abc")
 counts = pick(0, 1, 2, 9, -1, "abc")

@@ -16,6 +16,8 @@ from types import ModuleType
 
 import pytest
 import redis
+from conftest import FreshServer
+from harness import KVSERVER, Program
 
 import kvserver
 
@@ -139,6 +141,91 @@ def test_nothing_is_compiled_that_is_not_wanted(
     monkeypatch.setitem(sys.modules, "mypyc.build", None)
     assert builder.extensions() == []
     assert capsys.readouterr().err == "kvserver is not compiled: mypy is not installed\n"
+
+
+# -- wheels --------------------------------------------------------------------------------------
+
+
+def clean_environment() -> dict[str, str]:
+    """What pip is to see: not the tree that is tested, nor how it is."""
+    ours = ("KVSERVER_PURE", "PYTHONPATH", "PYTHONSAFEPATH")
+    return {name: value for name, value in os.environ.items() if name not in ours}
+
+
+def wheel(tmp_path: Path, compiler: str) -> Path:
+    """A wheel of the whole package, made by pip from a copy of the tree."""
+    source = tmp_path / "source"
+    leave = shutil.ignore_patterns("__pycache__", "*.so")
+    shutil.copytree(ROOT / "kvserver", source / "kvserver", ignore=leave)
+    for name in ("LICENSE", "README.md", "pyproject.toml", "setup.py"):
+        shutil.copy(ROOT / name, source)
+    pip = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation"]
+    subprocess.run(
+        [*pip, "-w", str(tmp_path), str(source)],
+        cwd=tmp_path,
+        env={**clean_environment(), "CC": compiler},
+        check=True,
+        capture_output=True,
+    )
+    (made,) = tmp_path.glob("kvserver-*.whl")
+    return made
+
+
+def install(made: Path, directory: Path) -> Path:
+    """A new virtual environment with the wheel, and with what it needs from that of the tests: the
+    directory of its packages."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(directory)], check=True)
+    pip = [sys.executable, "-m", "pip", "--python", str(directory / "bin" / "python"), "install"]
+    install_it = [*pip, "-q", "--no-deps", "--no-index", str(made)]
+    subprocess.run(install_it, cwd=directory, env=clean_environment(), check=True)
+    (packages,) = directory.glob("lib/python*/site-packages")
+    (packages / "dependencies.pth").write_text(sysconfig.get_path("platlib"))
+    return packages
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("compiler", "expected"),
+    [
+        pytest.param("/bin/false", "python", id="no compiler"),
+        pytest.param(COMPILER, "compiled", id="compiler", marks=pytest.mark.long),
+    ],
+)
+def test_a_wheel_serves(
+    tmp_path: Path, fresh_server: FreshServer, compiler: str, expected: str
+) -> None:
+    packages = install(wheel(tmp_path, compiler), tmp_path / "venv")
+    assert extensions_in(packages) == (set(builder.HOT) if expected == "compiled" else set())
+    program = str(tmp_path / "venv" / "bin" / "kvserver")
+    version = subprocess.check_output([program, "--version"], text=True, env=path_only())
+    assert version == f"kvserver v={kvserver.__version__}\n"
+    program_of = Program("kvserver", (program,), KVSERVER.directives)
+    client = fresh_server(program=program_of, env={"PYTHONPATH": ""}).client()
+    assert client.info("server")["kvserver_build"] == expected
+    assert client.set("key", "value") and client.get("key") == b"value"
+
+
+@pytest.mark.skipif(
+    os.environ.get("KVSERVER_TEST_COMPILED") != "1", reason="this isn't the compiled package"
+)
+def test_all_or_nothing_is_compiled() -> None:
+    packages = Path(kvserver.__file__).parent.parent
+    assert extensions_in(packages) == set(builder.HOT)
+
+
+def extensions_in(packages: Path) -> set[str]:
+    """The modules in a directory of packages that are compiled."""
+    libraries = {*packages.glob("kvserver/**/*.so"), *packages.glob("kvserver__mypyc*.so")}
+    modules = {path for path in libraries if path.parent != packages}
+    assert bool(modules) == (libraries != modules), "half is compiled"
+    return {
+        str(path.relative_to(packages).with_name(f"{path.name.partition('.')[0]}.py"))
+        for path in modules
+    }
+
+
+def path_only() -> dict[str, str]:
+    return {"PATH": os.environ["PATH"]}
 
 
 # -- what mypyc asks of the modules --------------------------------------------------------------

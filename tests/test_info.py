@@ -415,6 +415,26 @@ def test_commandstats(server: Server) -> None:
     assert counts("config|get") == ("1", "0", "0")
 
 
+def test_errors_that_scripts_make_up_are_bounded(server: Server) -> None:
+    """More than 128 of them are the end of errorstats, until CONFIG RESETSTAT."""
+    client = server.client(decode_responses=True)
+
+    def fail(count: int) -> None:
+        for n in range(count):
+            with pytest.raises(redis.ResponseError):
+                client.eval("error({err=ARGV[1]})", 0, f"CODE{n} text")
+
+    client.config_resetstat()
+    fail(128)
+    assert len(client.info("errorstats")) == 128
+    fail(129)
+    assert client.info("errorstats") == {"errorstat_ERRORSTATS_DISABLED": {"count": 1}}
+    assert int(client.info("stats")["total_error_replies"]) == 128 + 129
+    client.config_resetstat()
+    fail(1)
+    assert client.info("errorstats") == {"errorstat_CODE0": {"count": 1}}
+
+
 def test_errorstats(server: Server) -> None:
     conn = server.conn()
     for command in ("SET k v", "INCR k", "INCR k", "HELLO 9"):

@@ -216,6 +216,8 @@ def test_large_lists(pair: Pair, seed: int) -> None:
                 ("LPOP", "l", chance.randrange(30)),
                 ("RPOP", "l", chance.randrange(30)),
                 ("RPUSH", "l", *range(chance.randrange(1, 60))),
+                ("RPUSH", "l", "large" * 100),
+                ("LINSERT", "l", "BEFORE", value, "large" * 100),
                 ("LPUSH", "l", *range(chance.randrange(1, 60))),
             ]
         )
@@ -238,6 +240,54 @@ def test_a_dropped_range_is_written_again_in_the_same_turn(client: redis.Redis) 
     ]
     assert pipe.execute()[-1] == expected
     assert client.lrange("l", 0, -1) == expected
+
+
+def test_large_elements(pair: Pair) -> None:
+    """They have rows of their own, which follow them wherever they go."""
+    small, large = [f"small {n}" for n in range(40)], [f"{n}" * 300 for n in range(40)]
+    pair.same([("RPUSH", "l", *(v for both in zip(small, large, strict=True) for v in both))])
+    pair.same([("LPUSH", "l", *large[:20]), ("LRANGE", "l", 0, -1), ("LINDEX", "l", 25)])
+    pair.same([("LPOS", "l", large[3], "COUNT", 0), ("LPOS", "l", "x" * 300), ("LPOP", "l")])
+    pair.same([("LSET", "l", 30, "now small"), ("LSET", "l", 31, "now large" * 100)])
+    for number in range(30):
+        value = large[number] if number % 2 else f"inserted {number}"
+        pair.same([("LINSERT", "l", "BEFORE", small[20], value), ("LREM", "l", -1, large[20])])
+        pair.same([("LREM", "l", 2, large[number]), ("RPOPLPUSH", "l", "l"), ("LPOP", "l", 2)])
+    pair.same("LRANGE l 0 -1\nLTRIM l 5 -6\nLRANGE l 0 -1\nSORT l ALPHA DESC\nCOPY l m\nDEL l\n")
+    pair.same(
+        "LRANGE m 0 -1\nLMOVE m n LEFT LEFT\nLPOP m 30\nRPOP m 100\nEXISTS m\nLRANGE n 0 -1\n"
+    )
+
+
+def test_what_is_dead_is_no_element(client: redis.Redis) -> None:
+    """Popped elements may stay in a row that has others: nobody sees them."""
+    client.rpush("l", *range(40))
+    client.lpop("l", 3)
+    client.rpop("l", 3)
+    expected = [b"%d" % n for n in range(3, 37)]
+    assert client.lrange("l", -100, 100) == expected
+    client.copy("l", "copy")
+    client.restore("restored", 0, client.dump("l"))
+    client.rename("l", "renamed")
+    for name in ("copy", "restored", "renamed"):
+        assert client.lrange(name, 0, -1) == client.sort(name, by="nosort") == expected
+        assert client.lpos(name, "2") is client.lpos(name, "37") is None
+        assert client.lrem(name, 0, "38") == 0
+        client.lpush(name, "first")
+        client.rpush(name, "last")
+        assert client.lrange(name, 0, -1) == [b"first", *expected, b"last"]
+
+
+def test_ranges_in_scripts_and_transactions(client: redis.Redis) -> None:
+    client.rpush("l", *range(100), "x" * 1000)
+    expected = [*[b"%d" % n for n in range(100)], b"x" * 1000]
+    for protocol in (2, 3):
+        script = f"redis.setresp({protocol}) return redis.call('LRANGE', 'l', 0, -1)"
+        assert client.eval(script, 0) == expected
+    assert client.eval("return #redis.call('LRANGE', 'l', 5, 104)", 0) == 96
+    pipe = client.pipeline(transaction=True)
+    pipe.lrange("l", 0, -1).lrange("l", 5, 4).lrange("l", 50, 51)
+    assert pipe.execute() == [expected, [], [b"50", b"51"]]
 
 
 def test_renamed_copied_moved_and_deleted(pair: Pair) -> None:

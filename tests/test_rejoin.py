@@ -437,12 +437,14 @@ def test_cut_links_in_the_middle(cluster: Cluster, proxies: list[Proxy]) -> None
     size = 100
     proxy.hold_after(size)
     old.client().replicaof(LOOPBACK, proxy.port)
-    for _ in range(6):
+    for number in range(6):
         wait_until(lambda: proxy.is_holding, 20)
         size *= 3
         proxy.resume()
         proxy.hold_after(size)
         proxy.cut()
+        # What was held may have arrived in the meantime: there must be more to hold.
+        new.client().set(f"more:{number}", "x" * 2 * size)
     proxy.resume()
     assert_same(new, old)
     assert full_syncs(new) == 0

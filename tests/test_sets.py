@@ -15,7 +15,7 @@ from store import Store
 from kvserver.codec import ELEMENT_PREFIX_LEN, SET
 from kvserver.database import Writer
 from kvserver.types import sets
-from kvserver.types.sets import Limits
+from kvserver.types.sets import Limits, MutableSet
 
 LIMITS = Limits(512, 128, 64)
 
@@ -121,6 +121,43 @@ def test_each_member_comes_up_as_often(client: redis.Redis) -> None:
     assert all(450 < times < 750 for times in found.values()), found
 
 
+def test_each_member_comes_up_as_often_in_a_large_set(client: redis.Redis) -> None:
+    """Whatever bucket it is in, and how many are in there with it."""
+    client.sadd("s", *range(1000), *("x" * size for size in range(100, 1100, 10)))
+    pipe = client.pipeline(transaction=False)
+    for _ in range(55_000):
+        pipe.srandmember("s")
+    found = Counter(pipe.execute())
+    assert len(found) == 1100
+    # The standard deviation of each is 7.
+    assert all(15 < times < 95 for times in found.values()), found
+    # Of chi squared with 1099 degrees of freedom it is 47.
+    assert sum((times - 50) ** 2 / 50 for times in found.values()) < 1099 + 6 * 47
+    few = client.srandmember("s", 50)
+    assert len(set(few)) == 50 and set(few) <= found.keys()
+    assert set(client.srandmember("s", -50)) <= found.keys()
+
+
+def test_a_scan_returns_what_is_there_all_the_time(client: redis.Redis) -> None:
+    """Buckets are halved and joined meanwhile."""
+    stays = {b"stays:%d" % n for n in range(500)}
+    client.sadd("s", *stays)
+    found: set[bytes] = set()
+    cursor, calls = 0, 0
+    while True:
+        cursor, members = client.sscan("s", cursor, count=5)
+        found |= set(members)
+        calls += 1
+        if not cursor:
+            break
+        others = range(calls % 10 * 400)
+        if others:
+            client.sadd("s", *others)
+        client.srem("s", *range(len(others), 4000))
+    assert calls > 20
+    assert stays <= found
+
+
 def test_encodings(client: redis.Redis) -> None:
     """As Redis 7.4; 7.0 has no listpack for sets."""
 
@@ -210,15 +247,13 @@ def test_rows_agree(tmp_path: Path, commits: bool) -> None:
     db = store[0]
     model: set[bytes] = set()
     for step in range(400):
-        members = db.mutable_or_new(b"s", SET)
-        if members.is_new:
-            members.extras = sets.INTSET
+        members = MutableSet(db.mutable_or_new(b"s", SET), LIMITS)
         name = b"%d" % (step * 7919 % 97)
         if step % 3 == 2:
-            assert sets.remove(members, name) == (name in model)
+            assert members.remove(name) == (name in model)
             model.discard(name)
         else:
-            assert sets.add(members, name, LIMITS) == (name not in model)
+            assert members.add(name) == (name not in model)
             model.add(name)
         members.save()
         if commits:
@@ -241,10 +276,9 @@ def test_nothing_is_left_of_what_goes(tmp_path: Path, size: int) -> None:
     db = store[0]
 
     def fill(key: bytes, expire_ms: int = 0) -> None:
-        members = db.new(key, SET, expire_ms)
-        members.extras = sets.LISTPACK
+        members = MutableSet(db.new(key, SET, expire_ms), LIMITS)
         for n in range(size):
-            sets.add(members, b"%d" % n, LIMITS)
+            members.add(b"%d" % n)
         members.save()
 
     fill(b"replaced")
@@ -260,9 +294,10 @@ def test_nothing_is_left_of_what_goes(tmp_path: Path, size: int) -> None:
     store[1].put_copy(b"copy", row, db)
     db.delete(b"deleted")
     store.commit()
-    assert len(store.stored(1)) == 2 * size * 3
-    assert len(rows_of(db, b"other")) == 2 * size
-    assert len(rows_of(store[1], b"copy")) == 2 * size
+    buckets = len(rows_of(db, b"other"))
+    assert 0 < buckets <= size
+    assert rows_of(store[1], b"copy") == rows_of(db, b"other")
+    assert len(store.stored(1)) == 2 * buckets + len(rows_of(db, b"expiring"))
     store.keyspace.now += 11
     assert db.row(b"expiring") is None
     db.delete(b"other")
@@ -271,3 +306,53 @@ def test_nothing_is_left_of_what_goes(tmp_path: Path, size: int) -> None:
     store.commit()
     assert store.stored(1) == {}
     assert store[1].size() == 0
+
+
+def test_buckets_follow_the_number_of_members(tmp_path: Path) -> None:
+    """Of members of all lengths, until none is left."""
+    store = Store(tmp_path / "data")
+    db = store[0]
+    members = MutableSet(db.new(b"s", SET), LIMITS)
+    model = [b"%d" % n for n in range(3000)]
+    model += [b"x" * size for size in (0, 1, 254, 255, 256, 257, 5000)]
+    for member in model:
+        assert members.add(member)
+        assert members.has(member)
+    members.save()
+    store.commit()
+    rows = rows_of(db, b"s")
+    assert 100 < len(rows) < 500
+    sizes = set()
+    for step in range(len(model)):
+        members = MutableSet(db.mutable_or_new(b"s", SET), LIMITS)
+        popped = members.pop()
+        model.remove(popped)
+        assert not members.has(popped)
+        assert not members.remove(popped)
+        members.save()
+        if step % 100 == 0 and model:
+            store.commit()
+            header, rows = db.row(b"s"), rows_of(db, b"s")
+            assert header is not None
+            check_rows(header, rows)
+            assert set(sets.iterate(members.rows)) == set(model)
+            sizes.add(members.buckets)
+    assert min(sizes) < 16 and sorted(sizes)[0] < max(sizes)
+    store.commit()
+    assert store.stored(1) == {}
+
+
+def test_a_bucket_that_is_much_too_full(tmp_path: Path) -> None:
+    """All of its members are found, by chance too."""
+    store = Store(tmp_path / "data")
+    members = MutableSet(store[0].new(b"s", SET), LIMITS)
+    for n in range(100):
+        members.add(b"%d" % n)
+    first = members.bucket_of(b"0")
+    crowd = [b"c%d" % n for n in range(20_000)]
+    crowd = [name for name in crowd if members.bucket_of(name) == first][:200]
+    for name in crowd:
+        members.add(name)
+    members.save()
+    found = {members.at_random() for _ in range(20_000)}
+    assert found == {b"%d" % n for n in range(100)} | set(crowd)

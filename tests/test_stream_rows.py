@@ -19,6 +19,7 @@ from pair import Pair
 from kvserver import codec
 from kvserver.codec import ELEMENT_PREFIX_LEN
 from kvserver.errors import RedisError
+from kvserver.storage.commitlog import DATA
 from kvserver.types import stream_groups, streams
 from kvserver.types import stream_ids as ids
 
@@ -195,14 +196,14 @@ class Steps:
 
     def __init__(self, core: Core, monkeypatch: pytest.MonkeyPatch) -> None:
         self.count = 0
-        scan = core.log.data.scan
+        scan = core.engine.scan
 
-        def counted(lower: bytes, upper: bytes, reverse: bool = False) -> Iterator[Any]:
-            for entry in scan(lower, upper, reverse):
-                self.count += 1
+        def counted(cf: int, *bounds: Any) -> Iterator[Any]:
+            for entry in scan(cf, *bounds):
+                self.count += cf == DATA
                 yield entry
 
-        monkeypatch.setattr(core.log.data, "scan", counted)
+        monkeypatch.setattr(core.engine, "scan", counted)
 
     def of(self, client: Client, *args: bytes) -> int:
         """Those of one command."""

@@ -33,6 +33,15 @@ def test_only_replies_that_depend_on_the_failed_batch_become_errors(node: Node) 
     assert node.failures == [REASON]
 
 
+def test_replies_between_those_of_a_failed_batch_stay(node: Node) -> None:
+    client = node.client()
+    node.fail()
+    for words in ("SET a 1", "INCR b", "GET none", "PING", "SET c 1", "GET c", "GET none"):
+        run(client, *words.split())
+    node.end()
+    assert client.take() == MISCONF * 2 + NIL + b"+PONG\r\n" + MISCONF * 2 + NIL
+
+
 def test_rows_counts_and_expiry_go_back_to_the_last_commit(node: Node) -> None:
     client = node.client()
     run(client, "SET", "kept", "1")

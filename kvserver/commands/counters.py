@@ -6,7 +6,7 @@ t_string.c, incrDecrCommand and incrbyfloatCommand. A counter keeps its time to 
 
 from __future__ import annotations
 
-from kvserver import errors, numbers
+from kvserver import codec, errors, numbers
 from kvserver.args import parse_int
 from kvserver.registry import DENYOOM, FAST, WRITE, command, key
 from kvserver.state import notify
@@ -17,12 +17,17 @@ _KEY = key("RW", "ACCESS", "UPDATE")
 
 
 def _add(ctx: WriteContext, key: bytes, increment: int) -> int:
-    old, expire = ctx.db.current_string(key)
-    total = increment if old is None else parse_int(old) + increment
+    db = ctx.db
+    row_key = db.row_key(key)
+    row = db.current_at(row_key)
+    total = increment if row is None else parse_int(db.string_of(row)) + increment
     if not numbers.fits_int64(total):
         raise errors.integer_overflow()
-    ctx.db.put_string(key, b"%d" % total, expire)
-    ctx.notify(notify.STRING, b"incrby", key)
+    text = b"%d" % total
+    expire = 0 if row is None else codec.row_expire(row)
+    db.put_at(row_key, key, codec.string_row(text, expire))
+    if ctx.server.notifier.flags:  # `notify` asks too: this saves the call
+        ctx.notify(notify.STRING, b"incrby", key)
     return total
 
 

@@ -84,7 +84,7 @@ def _wait(ctx: ReadContext, seq: int, timeout_ms: int) -> Blocked:
         try:
             view = _view(server, seq)
         except RedisError as error:
-            waiting.unblock_later(session, error)
+            waiting.unblock_later(session, error.as_reply())
         except EngineError as error:
             waiting.unblock_later(session, errors.InternalError(str(error)))
         else:

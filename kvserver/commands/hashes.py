@@ -27,10 +27,7 @@ _RELAYED: Final = key("RW", "ACCESS", "UPDATE")
 
 def limits(ctx: Context) -> Limits:
     """Up to where Redis would use a listpack."""
-    config = ctx.server.config
-    return Limits(
-        config.get_int("hash-max-listpack-entries"), config.get_int("hash-max-listpack-value")
-    )
+    return ctx.server.encodings.hashes
 
 
 def deleted_last(ctx: WriteContext, fields: MutableCollection, key: bytes) -> None:

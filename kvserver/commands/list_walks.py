@@ -1,66 +1,40 @@
-"""Commands that may look at all of a list: LRANGE and LPOS.
+"""What may look at all of a list: LPOS, and LRANGE of many elements.
 
 Large ones are walked in steps, over a view of the beginning. Source: Redis 7.4's t_list.c.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from typing import Any, Final, NamedTuple
 
-from kvserver import errors
-from kvserver.args import Cursor, parse_int, parse_int_in
-from kvserver.codec import LIST
+from kvserver import errors, resp
+from kvserver.args import Cursor, parse_int_in
 from kvserver.commands import lists as list_commands
 from kvserver.commands.replies import Array, Steps, begin, collect
 from kvserver.numbers import INT64_MAX
 from kvserver.registry import READONLY, WALK, command, key
 from kvserver.state.context import ReadContext
-from kvserver.types.lists import Found, ListReader
+from kvserver.types.lists import ListReader
 
-#: Elements that are looked at between two yields.
-STEPS: Final = 256
-
-
-@command(
-    "lrange",
-    4,
-    READONLY | WALK,
-    group="list",
-    since="1.0.0",
-    summary="Returns a range of elements from a list.",
-    complexity="O(S+N) where S is the distance of start offset from HEAD for small lists, from "
-    "nearest end (HEAD or TAIL) for large lists; and N is the number of elements in the specified "
-    "range.",
-    keys=key("RO", "ACCESS"),
-    categories=("list",),
-)
-def lrange(ctx: ReadContext, name: bytes, start: bytes, stop: bytes) -> Any:
-    low, high = parse_int(start), parse_int(stop)
-    rows = ctx.db.collection(name, LIST)
-    if rows is None:
-        return []
-    items = ListReader(rows)
-    first, end = list_commands.bounds(low, high, items.count)
-    if end - first <= STEPS:
-        return items.values(first, end - first)
-    return begin(_range(items.span(first, end - first)))
+#: Chunks that are looked at between two yields.
+STEPS: Final = 64
+#: Bytes that are read between two yields, and those that a chunk counts for beside its own.
+STEP_WORK: Final = 1 << 18
+CHUNK_WORK: Final = STEP_WORK // STEPS
 
 
-def _range(found: Iterator[Found]) -> Generator[None, None, Any]:
-    array = Array()
-    array.add((yield from collect(_values(found), array)))
-    return array.reply()
-
-
-def _values(found: Iterator[Found]) -> Steps[list[bytes]]:
-    values: list[bytes] = []
-    for _, value in found:
-        values.append(value)
-        if len(values) == STEPS:
-            yield values
-            values = []
-    return values
+def range_in_steps(items: ListReader, first: int, count: int) -> Generator[None, None, resp.Forms]:
+    """LRANGE of many elements, or large ones. The view is pinned by the first step."""
+    parts, size, large = [b"*%d\r\n" % count], 0, items.large_rows(True)
+    for piece in items.walk(first, count):
+        some = large.bulks(piece)
+        parts += some
+        size += CHUNK_WORK + sum(map(len, some))
+        if size > STEP_WORK:
+            size = 0
+            yield
+    return resp.Forms(parts, parts)
 
 
 class _Wanted(NamedTuple):
@@ -125,21 +99,28 @@ def _positions(items: ListReader, value: bytes, wanted: _Wanted) -> Generator[No
 def _matches(items: ListReader, value: bytes, wanted: _Wanted) -> Steps[list[int]]:
     """The indices of the elements that are equal to a value, in the order of the walk."""
     reverse = wanted.rank < 0
-    skipped, count = abs(wanted.rank) - 1, 1 if wanted.matches is None else wanted.matches
+    skipped, left = abs(wanted.rank) - 1, 1 if wanted.matches is None else wanted.matches
+    left = left or items.count
+    most = min(wanted.most, items.count) if wanted.most else items.count
+    pieces = items.walk(items.count - most if reverse else 0, most, reverse)
+    large, walked = items.large_rows(True), 0
     found: list[int] = []
-    left = count or items.count
-    for walked, (_, element) in enumerate(items.walk(reverse)):
-        if walked == wanted.most > 0:
-            break
-        if walked % STEPS == STEPS - 1:
-            yield found
-            found = []
-        if element == value:
+    for steps, (sub, row, first, end) in enumerate(pieces, 1):
+        for number in _in_order(large.matches((sub, row, first, end), value), reverse):
             if skipped:
                 skipped -= 1
                 continue
-            found.append(items.count - 1 - walked if reverse else walked)
+            before = walked + (end - 1 - number if reverse else number - first)
+            found.append(items.count - 1 - before if reverse else before)
             left -= 1
             if not left:
-                break
+                return found
+        walked += end - first
+        if not steps % STEPS:
+            yield found
+            found = []
     return found
+
+
+def _in_order(numbers: list[int], reverse: bool) -> list[int]:
+    return numbers[::-1] if reverse else numbers

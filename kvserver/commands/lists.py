@@ -15,7 +15,8 @@ from kvserver.numbers import INT64_MAX
 from kvserver.registry import DENYOOM, FAST, READONLY, WRITE, KeySpec, command, key
 from kvserver.state import notify
 from kvserver.state.context import Context, ReadContext, WriteContext
-from kvserver.types.lists import ListReader, ListWriter
+from kvserver.types.list_writer import ListWriter
+from kvserver.types.lists import LISTPACK, ListReader
 
 _OF_ENDS: Final = (
     "O(1) for each element added, so O(N) to add N elements when the command is "
@@ -57,7 +58,7 @@ def side(text: bytes) -> bool:
 
 def removed(ctx: WriteContext, items: ListWriter, event: bytes) -> None:
     """Elements went: write what is left, and tell (listElementsRemoved)."""
-    if items.count:
+    if items.count and items.may_shrink():
         items.shrink(node_limit(ctx))
     items.save()
     name = items.changing.key
@@ -71,7 +72,8 @@ def removed(ctx: WriteContext, items: ListWriter, event: bytes) -> None:
 
 def push(ctx: WriteContext, items: ListWriter, values: Sequence[bytes], front: bool) -> None:
     """Add elements at an end, write, and tell."""
-    items.grow(values, node_limit(ctx))
+    if items.encoding == LISTPACK:
+        items.grow(values, node_limit(ctx))
     items.push(values, front)
     items.save()
     ctx.notify(notify.LIST, b"lpush" if front else b"rpush", items.changing.key)
@@ -170,7 +172,11 @@ def _pop(
 ) -> bytes | list[bytes] | resp.NullArray | None:
     if not words:
         items = current(ctx, name)
-        return None if items is None else pop(ctx, items, 1, front)[0]
+        if items is None:
+            return None
+        value = items.pop_one(front)
+        removed(ctx, items, b"lpop" if front else b"rpop")
+        return value
     if len(words) > 1:
         raise errors.wrong_arity("lpop" if front else "rpop")
     count = parse_int_in(words[0], 0, INT64_MAX, "value is out of range, must be positive")
@@ -232,17 +238,18 @@ def move(
     if source == destination:
         return _rotate(ctx, items, from_front, to_front)
     target = current(ctx, destination) or new_list(ctx, destination)
-    value = items.pop(1, from_front)[0]
+    value = items.pop_one(from_front)
     push(ctx, target, [value], to_front)
     removed(ctx, items, b"lpop" if from_front else b"rpop")
     return value
 
 
 def _rotate(ctx: WriteContext, items: ListWriter, from_front: bool, to_front: bool) -> bytes:
-    value = items.at(0 if from_front else items.count - 1)
     if from_front != to_front and items.count > 1:
-        items.pop(1, from_front)
+        value = items.pop_one(from_front)
         items.push([value], to_front)
+    else:
+        value = items.at(0 if from_front else items.count - 1)
     items.save()
     name = items.changing.key
     ctx.notify(notify.LIST, b"lpush" if to_front else b"rpush", name)
@@ -419,9 +426,10 @@ def lrem(ctx: WriteContext, name: bytes, text: bytes, value: bytes) -> int:
         return 0
     found = items.equal(value, abs(count), count < 0)
     if found:
-        items.remove(found)
+        gone = items.remove(found, value)
         removed(ctx, items, b"lrem")
-    return len(found)
+        return gone
+    return 0
 
 
 @command(
@@ -445,15 +453,11 @@ def linsert(ctx: WriteContext, name: bytes, where: bytes, pivot: bytes, value: b
     items = current(ctx, name)
     if items is None:
         return 0
-    places = items.around(pivot, word == b"BEFORE")
-    if places is None:
+    place = items.around(pivot, word == b"BEFORE")
+    if place is None:
         return -1
     items.grow([value], node_limit(ctx))
-    left, right = places
-    if left and right:
-        items.insert(left, right, value)
-    else:
-        items.push([value], not left)
+    items.insert(place[0], place[1], value)
     items.save()
     ctx.notify(notify.LIST, b"linsert", name)
     return items.count

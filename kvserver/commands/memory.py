@@ -7,6 +7,7 @@ from typing import Final
 
 from kvserver import codec, errors, resp
 from kvserver.args import Cursor, parse_int
+from kvserver.codec import ELEMENT_PREFIX_LEN
 from kvserver.collection import Collection
 from kvserver.commands.help import help_reply
 from kvserver.registry import LOADING, READONLY, STALE, KeySpec, command, container
@@ -16,8 +17,8 @@ from kvserver.state.info import memory
 from kvserver.state.info.fields import ratio
 from kvserver.state.info.view import View
 from kvserver.storage.table import ROW_OVERHEAD
-from kvserver.types import hashes, sparse, streams, zsets
-from kvserver.types.lists import ListReader
+from kvserver.types import hashes, list_chunks, sets, sparse, streams, zsets
+from kvserver.types.lists import LARGE_KEY_LEN, ListReader
 
 TIPS: Final = ("nondeterministic_output", "request_policy:all_shards", "response_policy:special")
 
@@ -67,15 +68,30 @@ def _elements(collection: Collection, samples: int) -> int:
     would hold up others, and add nothing to an estimate."""
     most = min(samples or _MOST_SAMPLES, _MOST_SAMPLES)
     kind = codec.row_type(collection.row)
-    if kind == codec.LIST:
-        rows = ListReader(collection).walk()  # not over what was popped
-    else:
-        rows = collection.scan(_FIRST.get(kind, b""))
-    sizes = [len(name) + len(row) + ROW_OVERHEAD for name, row in islice(rows, most)]
     count = collection.count
+    if kind == codec.LIST:
+        return _chunks(ListReader(collection), min(most, count))
+    rows = collection.scan(_FIRST.get(kind, b""))
+    sizes = [len(name) + len(row) + ROW_OVERHEAD for name, row in islice(rows, most)]
     if kind == codec.SPARSE:
         count = sparse.fragment_count(collection.row)
+    elif kind == codec.SET:
+        count = sets.Set(collection).buckets
     return sum(sizes) * count // len(sizes) if sizes else 0
+
+
+def _chunks(items: ListReader, most: int) -> int:
+    """The same for a list, whose elements share rows."""
+    size = 0
+    for sub, row, begin, end in items.walk(0, most):
+        row_size = ELEMENT_PREFIX_LEN + len(sub) + len(row) + ROW_OVERHEAD
+        size += row_size * (end - begin) // row[1]
+        size += sum(
+            ELEMENT_PREFIX_LEN + LARGE_KEY_LEN + list_chunks.marked_size(item) + ROW_OVERHEAD
+            for item in list_chunks.entries(row, begin, end)
+            if list_chunks.is_marker(item)
+        )
+    return size * items.count // most
 
 
 @command(
@@ -161,6 +177,7 @@ def memory_malloc_stats(ctx: ReadContext) -> resp.Verbatim:
     tips=("request_policy:all_shards", "response_policy:all_succeeded"),
 )
 def memory_purge(ctx: ReadContext) -> resp.Simple:
+    ctx.server.collector.collect()
     process.trim_allocator()
     return resp.OK
 

@@ -68,7 +68,7 @@ def encoding(row: bytes) -> bytes:
     """The name of the encoding that Redis would choose for a row's value."""
     kind = codec.row_type(row)
     if kind == codec.SET:
-        return sets.ENCODINGS[codec.collection_extras(row)]
+        return sets.ENCODINGS[sets.encoding(codec.collection_extras(row))]
     if kind == codec.HASH:
         return hashes.ENCODINGS[hashes.encoding(codec.collection_extras(row))]
     if kind == codec.LIST:

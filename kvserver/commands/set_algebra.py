@@ -110,16 +110,9 @@ def smembers(ctx: ReadContext, name: bytes) -> Any:
     members = ctx.db.collection(name, SET)
     if members is None:
         return resp.Members()
+    if members.count <= STEPS:
+        return resp.Members(sets.iterate(members))
     return _reply(sets.iterate(members))
-
-
-class _Shape:
-    """What SSCAN shows of a row."""
-
-    tag = sets.MEMBER
-
-    def add(self, found: list[bytes], member: bytes, _row: bytes) -> None:
-        found.append(member)
 
 
 @command(
@@ -141,9 +134,8 @@ def sscan(ctx: ReadContext, name: bytes, cursor: bytes, *words: bytes) -> Any:
     if members is None:
         return element_scan.EMPTY
     options = scan_options.parse(words, SET)
-    whole = members.extras != sets.HASHTABLE
-    return element_scan.scan(
-        ctx.server.cursors(ctx.session), members, number, options, _Shape(), whole
+    return element_scan.scan_set(
+        ctx.server.cursors(ctx.session), sets.Set(members), number, options
     )
 
 
@@ -243,13 +235,12 @@ def _store(
     ctx: WriteContext, operation: Operation, destination: bytes, names: tuple[bytes, ...]
 ) -> int:
     """Replace a key with the result; an empty one deletes it."""
-    bounds = set_commands.limits(ctx)
     target = None
     for member in operation(_look_up(ctx, names)):
         if member is not None:
             if target is None:
                 target = set_commands.new_set(ctx, destination, member, 1)
-            sets.add(target, member, bounds)
+            target.add(member)
     if target is None:
         ctx.store_nothing(destination)
         return 0

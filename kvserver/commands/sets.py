@@ -6,20 +6,19 @@ How a set is kept is in types/sets.py. Source: Redis 7.4's t_set.c.
 
 from __future__ import annotations
 
-import random
 from typing import Final
 
 from kvserver import errors
 from kvserver.args import parse_int_in
 from kvserver.codec import SET
-from kvserver.collection import Collection, MutableCollection
+from kvserver.collection import Collection
 from kvserver.numbers import INT64_MAX
 from kvserver.registry import DENYOOM, FAST, READONLY, WRITE, KeySpec, command, key
 from kvserver.resp import Members
 from kvserver.state import notify
 from kvserver.state.context import Context, ReadContext, WriteContext
 from kvserver.types import sets
-from kvserver.types.sets import Limits
+from kvserver.types.sets import Limits, MutableSet, Set
 
 #: SRANDMEMBER with a negative count gives members again and again: how many at most. Redis sets no
 #: limit, and a client could ask for all of the memory with one command.
@@ -30,19 +29,20 @@ _SEVERAL: Final = (("2.4.0", "Accepts multiple `member` arguments."),)
 
 def limits(ctx: Context) -> Limits:
     """The directives that say which encoding Redis would use."""
-    number = ctx.server.config.get_int
-    return Limits(
-        number("set-max-intset-entries"),
-        number("set-max-listpack-entries"),
-        number("set-max-listpack-value"),
-    )
+    return ctx.server.encodings.sets
 
 
-def new_set(ctx: WriteContext, name: bytes, first: bytes, expected: int) -> MutableCollection:
+def find(ctx: WriteContext, name: bytes) -> MutableSet | None:
+    """A set to be changed; None if there is none."""
+    rows = ctx.db.mutable(name, SET)
+    return None if rows is None else MutableSet(rows, ctx.server.encodings.sets)
+
+
+def new_set(ctx: WriteContext, name: bytes, first: bytes, expected: int) -> MutableSet:
     """A set that replaces what is there; to be saved when it has members, `first` the first of
     about so many."""
-    members = ctx.db.new(name, SET)
-    members.extras = sets.first_encoding(first, expected, limits(ctx))
+    members = MutableSet(ctx.db.new(name, SET), ctx.server.encodings.sets)
+    members.begin_encoding(first, expected)
     return members
 
 
@@ -60,15 +60,14 @@ def new_set(ctx: WriteContext, name: bytes, first: bytes, expected: int) -> Muta
     history=_SEVERAL,
 )
 def sadd(ctx: WriteContext, name: bytes, *members: bytes) -> int:
-    bounds = limits(ctx)
-    found = ctx.db.mutable(name, SET)
+    found = find(ctx, name)
     if found is None:
         found = new_set(ctx, name, members[0], len(members))
-    elif found.extras != sets.HASHTABLE:
-        sets.expect(found, len(members), bounds)
+    elif found.encoding != sets.HASHTABLE:
+        found.expect(len(members))
     added = 0
     for member in members:
-        if sets.add(found, member, bounds):
+        if found.add(member):
             added += 1
     if added:
         found.save()
@@ -90,24 +89,24 @@ def sadd(ctx: WriteContext, name: bytes, *members: bytes) -> int:
     history=_SEVERAL,
 )
 def srem(ctx: WriteContext, name: bytes, *members: bytes) -> int:
-    found = ctx.db.mutable(name, SET)
+    found = find(ctx, name)
     if found is None:
         return 0
     removed = 0
     for member in members:
-        if sets.remove(found, member):
+        if found.remove(member):
             removed += 1
     if removed:
-        _saved(ctx, found, b"srem")
+        _saved(ctx, name, found, b"srem")
     return removed
 
 
-def _saved(ctx: WriteContext, members: MutableCollection, event: bytes) -> None:
+def _saved(ctx: WriteContext, name: bytes, members: MutableSet, event: bytes) -> None:
     """Members went: write what is left, and tell."""
     members.save()
-    ctx.notify(notify.SET, event, members.key)
+    ctx.notify(notify.SET, event, name)
     if not members.count:
-        ctx.notify(notify.GENERIC, b"del", members.key)
+        ctx.notify(notify.GENERIC, b"del", name)
 
 
 @command(
@@ -121,18 +120,18 @@ def _saved(ctx: WriteContext, members: MutableCollection, event: bytes) -> None:
     categories=("set",),
 )
 def smove(ctx: WriteContext, name: bytes, destination: bytes, member: bytes) -> int:
-    source = ctx.db.mutable(name, SET)
+    source = find(ctx, name)
     if source is None:
         return 0
-    target = ctx.db.mutable(destination, SET)
+    target = find(ctx, destination)
     if name == destination:
-        return int(sets.contains(source, member))
-    if not sets.remove(source, member):
+        return int(source.has(member))
+    if not source.remove(member):
         return 0
-    _saved(ctx, source, b"srem")
+    _saved(ctx, name, source, b"srem")
     if target is None:
         target = new_set(ctx, destination, member, 1)
-    if sets.add(target, member, limits(ctx)):
+    if target.add(member):
         target.save()
         ctx.notify(notify.SET, b"sadd", destination)
     return 1
@@ -150,7 +149,7 @@ def smove(ctx: WriteContext, name: bytes, destination: bytes, member: bytes) -> 
 )
 def sismember(ctx: ReadContext, name: bytes, member: bytes) -> int:
     members = ctx.db.collection(name, SET)
-    return int(members is not None and sets.contains(members, member))
+    return 1 if members is not None and sets.contains(members, member) else 0
 
 
 @command(
@@ -168,7 +167,8 @@ def smismember(ctx: ReadContext, name: bytes, *asked: bytes) -> list[int]:
     members = ctx.db.collection(name, SET)
     if members is None:
         return [0] * len(asked)
-    return [int(sets.contains(members, member)) for member in asked]
+    found = Set(members)
+    return [1 if found.has(member) else 0 for member in asked]
 
 
 @command(
@@ -209,30 +209,31 @@ def spop(ctx: WriteContext, name: bytes, *words: bytes) -> bytes | Members | Non
         raise errors.syntax()
     if words:
         return _pop_several(ctx, name, words[0])
-    members = ctx.db.mutable(name, SET)
+    members = find(ctx, name)
     if members is None:
         return None
-    popped = sets.pop_one(members)
-    _saved(ctx, members, b"spop")
+    popped = members.pop()
+    _saved(ctx, name, members, b"spop")
     return popped
 
 
 def _pop_several(ctx: WriteContext, name: bytes, text: bytes) -> Members:
     count = parse_int_in(text, 0, INT64_MAX, "value is out of range, must be positive")
-    members = ctx.db.mutable(name, SET)
+    members = find(ctx, name)
     if members is None or count == 0:
         return Members()
+    rows = members.rows
     if count >= members.count:
         ctx.db.row(name)  # all of it is read by SUNION, which counts as a look-up
-        popped = list(sets.iterate(members))
-        ctx.db.remove(ctx.db.row_key(name), members.row, name)
+        popped = list(sets.iterate(rows))
+        ctx.db.remove(ctx.db.row_key(name), rows.row, name)
         ctx.notify(notify.SET, b"spop", name)
         ctx.notify(notify.GENERIC, b"del", name)
         return Members(popped)
-    popped = sets.pick(members, count)
+    popped = sets.pick(rows, count)
     for member in popped:
-        sets.remove(members, member)
-    _saved(ctx, members, b"spop")
+        members.remove(member)
+    _saved(ctx, name, members, b"spop")
     return Members(popped)
 
 
@@ -258,7 +259,7 @@ def srandmember(ctx: ReadContext, name: bytes, *words: bytes) -> bytes | list[by
         members = ctx.db.collection(name, SET)
         return [] if members is None or count == 0 else _random_members(members, count)
     members = ctx.db.collection(name, SET)
-    return None if members is None else sets.member_at(members, random.randrange(members.count))
+    return None if members is None else Set(members).at_random()
 
 
 def _random_members(members: Collection, count: int) -> list[bytes]:
@@ -266,6 +267,4 @@ def _random_members(members: Collection, count: int) -> list[bytes]:
         return list(sets.iterate(members)) if count >= members.count else sets.pick(members, count)
     if -count > MAX_RANDOM:
         raise errors.error("value is out of range")
-    indices = random.choices(range(members.count), k=-count)
-    found = {index: sets.member_at(members, index) for index in set(indices)}
-    return [found[index] for index in indices]
+    return sets.draw(members, -count)

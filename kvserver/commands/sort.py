@@ -259,14 +259,10 @@ def _natural(rows: Collection, kind: int, first: int, count: int, desc: bool) ->
         return iter(())
     if kind == codec.LIST:
         begin = rows.count - first - count if desc else first
-        return map(_row, ListReader(rows).span(begin, count, desc))
+        return ListReader(rows).elements(begin, count, desc)
     if kind == codec.SET:
         return islice(sets.iterate(rows), first, first + count)
     return map(_member, islice(zsets.SortedSet(rows).scan_from(first, desc), count))
-
-
-def _row(entry: tuple[bytes, bytes]) -> bytes:
-    return entry[1]
 
 
 def _member(entry: tuple[bytes, bytes]) -> bytes:

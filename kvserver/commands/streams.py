@@ -29,8 +29,7 @@ _TRIMMED_AT_ONCE: Final = 10_000
 
 def limits(ctx: Context) -> Limits:
     """How large nodes would be in Redis."""
-    number = ctx.server.config.get_int
-    return Limits(number("stream-node-max-bytes"), number("stream-node-max-entries"))
+    return ctx.server.encodings.streams
 
 
 class _Options:
@@ -147,23 +146,35 @@ def _usual_limit(ctx: Context) -> int:
     ),
 )
 def xadd(ctx: WriteContext, name: bytes, *words: bytes) -> bytes | None:
+    if words[0] == b"*":  # as usual: no options
+        return _add(ctx, name, None, words[1:])
     options = _Options(ctx, words, True)
-    fields = words[min(options.end + 1, len(words)) :]
+    return _add(ctx, name, options, words[min(options.end + 1, len(words)) :])
+
+
+def _add(
+    ctx: WriteContext, name: bytes, options: _Options | None, fields: tuple[bytes, ...]
+) -> bytes | None:
     if not fields or len(fields) % 2:
         raise errors.wrong_arity("xadd")
-    if options.new_id == ids.ZERO and options.has_seq:
+    if options is not None and options.has_seq and options.new_id == ids.ZERO:
         raise errors.error("The ID specified in XADD must be greater than 0-0")
     rows = ctx.db.mutable(name, STREAM)
     if rows is None:
-        if not options.may_create:
+        if options is not None and not options.may_create:
             return None
         rows = ctx.db.new(name, STREAM)
     stream = MutableStream(rows)
     entry_id = _new_id(ctx, stream, options)
-    if sum(map(len, fields)) > MAX_ENTRY_BYTES:
+    size = 0
+    for text in fields:
+        size += len(text)
+    if size > MAX_ENTRY_BYTES:
         raise errors.error("Elements are too large to be stored")
-    stream.append(entry_id, fields, limits(ctx))
-    trimmed = stream.trim(options.trim) if options.trim is not None else 0
+    stream.append(entry_id, fields, ctx.server.encodings.streams)
+    trimmed = 0
+    if options is not None and options.trim is not None:
+        trimmed = stream.trim(options.trim)
     stream.save()
     ctx.notify(notify.STREAM, b"xadd", name)
     if trimmed:
@@ -171,16 +182,18 @@ def xadd(ctx: WriteContext, name: bytes, *words: bytes) -> bytes | None:
     return ids.text(entry_id)
 
 
-def _new_id(ctx: Context, stream: MutableStream, options: _Options) -> bytes:
+def _new_id(ctx: Context, stream: MutableStream, options: _Options | None) -> bytes:
     """The id of an entry that is to be added (streamAppendItem)."""
-    last_id, new_id = stream.last_id, options.new_id
+    last_id = stream.last_id
+    new_id = None if options is None else options.new_id
     if last_id == ids.LAST:
         raise errors.error(
             "The stream has exhausted the last possible ID, unable to add more items"
         )
-    if new_id is None:
-        last_ms, _ = ids.parts(last_id)
-        new_id = ids.make(ctx.now, 0) if ctx.now > last_ms else ids.after(last_id)
+    if options is None or new_id is None:
+        new_id = ids.make(ctx.keyspace.now, 0)
+        if new_id <= last_id:
+            new_id = ids.after(last_id)
     elif not options.has_seq and new_id[:8] == last_id[:8]:
         new_id = ids.after(last_id)
         if new_id is not None and new_id[:8] != last_id[:8]:

@@ -358,5 +358,9 @@ def msetnx(ctx: WriteContext, *pairs: bytes) -> int:
 
 
 def _store_all(ctx: WriteContext, pairs: tuple[bytes, ...]) -> None:
-    for name, value in zip(pairs[::2], pairs[1::2], strict=True):
-        store(ctx, name, value)
+    db = ctx.db
+    notifier = ctx.server.notifier
+    for at in range(0, len(pairs), 2):
+        db.put(pairs[at], STRING_HEADER + pairs[at + 1])
+        if notifier.flags:
+            ctx.notify(notify.STRING, b"set", pairs[at])

@@ -51,7 +51,7 @@ def _pop(
         zsets.removed(ctx, name, found, event)
     else:
         pairs = list(map(pair, found.scan(reverse=highest)))
-        zsets.emptied(ctx, name, event)
+        zsets.emptied(ctx, name, found, event)
     return pairs
 
 

@@ -20,7 +20,7 @@ from kvserver.registry import DENYOOM, READONLY, WALK, WRITE, KeySpec, command, 
 from kvserver.state import notify
 from kvserver.state.context import ReadContext, WriteContext
 from kvserver.storage.overlay import Entry
-from kvserver.types.zsets import MutableSortedSet, SortedSet, pair
+from kvserver.types.zsets import MutableSortedSet, SortedSet, member_of, pair
 
 _CATEGORIES: Final = ("sortedset",)
 
@@ -111,7 +111,10 @@ def _range(
     found = zsets.look_up(ctx, name)
     if found is None:
         return []
-    return zset_walks.reply(map(pair, query.entries(found)), query.with_scores)
+    entries = query.entries(found)
+    if query.with_scores:
+        return zset_walks.reply(map(pair, entries), with_scores=True)
+    return zset_walks.reply_members(map(member_of, entries))
 
 
 @command(
@@ -315,7 +318,7 @@ def _remove_range(ctx: WriteContext, name: bytes, query: _Query, event: bytes) -
         return 0
     entries = list(query.entries(found))
     if len(entries) == found.count:
-        zsets.emptied(ctx, name, event)
+        zsets.emptied(ctx, name, found, event)
     elif entries:
         found.remove_all(entries)
         zsets.removed(ctx, name, found, event)

@@ -39,6 +39,24 @@ def reply(pairs: Iterator[Pair], with_scores: bool) -> Any:
     return _short(first, with_scores) if len(first) < STEPS else _steps(first, pairs, with_scores)
 
 
+def reply_members(members: Iterator[bytes]) -> Any:
+    """The same without scores, from the members."""
+    first = list(islice(members, STEPS))
+    return first if len(first) < STEPS else _member_steps(first, members)
+
+
+def _member_steps(
+    first: list[bytes], members: Iterator[bytes]
+) -> Generator[None, None, resp.Forms]:
+    array = replies.Array()
+    found = first
+    while found:
+        array.add(found)
+        yield
+        found = list(islice(members, STEPS))
+    return array.reply()
+
+
 def _short(pairs: list[Pair], with_scores: bool) -> Any:
     return resp.Pairs(pairs) if with_scores else [member for member, _ in pairs]
 

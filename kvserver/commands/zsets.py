@@ -17,6 +17,7 @@ from kvserver.registry import DENYOOM, FAST, READONLY, WRITE, command, key
 from kvserver.resp import NULL_ARRAY
 from kvserver.state import notify
 from kvserver.state.context import Context, ReadContext, WriteContext
+from kvserver.types import zset_memory
 from kvserver.types.zsets import Limits, MutableSortedSet, SortedSet, ordered
 
 _CATEGORIES: Final = ("sortedset",)
@@ -28,6 +29,8 @@ _GT: Final = 4
 _LT: Final = 8
 _CH: Final = 16
 _INCR: Final = 32
+#: So many digits are a number without any doubt.
+_FEW_DIGITS: Final = 300
 _OPTIONS: Final = {b"NX": _NX, b"XX": _XX, b"GT": _GT, b"LT": _LT, b"CH": _CH, b"INCR": _INCR}
 
 
@@ -39,8 +42,7 @@ def look_up(ctx: ReadContext, name: bytes) -> SortedSet | None:
 
 def limits(ctx: Context) -> Limits:
     """The directives that say which encoding Redis would use."""
-    number = ctx.server.config.get_int
-    return Limits(number("zset-max-listpack-entries"), number("zset-max-listpack-value"))
+    return ctx.server.encodings.zsets
 
 
 def mutable(ctx: WriteContext, name: bytes) -> MutableSortedSet | None:
@@ -51,6 +53,8 @@ def mutable(ctx: WriteContext, name: bytes) -> MutableSortedSet | None:
 
 def parse_score(text: bytes) -> float:
     """A score; error if it is no number."""
+    if text.isdigit() and len(text) <= _FEW_DIGITS:
+        return float(text)
     score = numbers.parse_double(text)
     if score is None:
         raise errors.not_float()
@@ -65,8 +69,9 @@ def removed(ctx: WriteContext, name: bytes, found: MutableSortedSet, event: byte
         ctx.notify(notify.GENERIC, b"del", name)
 
 
-def emptied(ctx: WriteContext, name: bytes, event: bytes) -> None:
+def emptied(ctx: WriteContext, name: bytes, found: MutableSortedSet, event: bytes) -> None:
     """All members go at once: drop the key, and tell."""
+    zset_memory.forget(found.rows)
     ctx.db.delete(name)
     ctx.notify(notify.ZSET, event, name)
     ctx.notify(notify.GENERIC, b"del", name)
@@ -132,8 +137,9 @@ def _add(ctx: WriteContext, name: bytes, words: tuple[bytes, ...], options: int)
     if options & _INCR:
         return _increment(ctx, rows, found, words[at + 1], scores[0], options)
     added = updated = 0
-    for number, score in enumerate(scores):
-        member = words[at + 1 + 2 * number]
+    for score in scores:
+        member = words[at + 1]
+        at += 2
         before = found.peek(member)
         if before is None:
             if not options & _XX:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
 import os
 import signal
@@ -25,6 +24,7 @@ from kvserver.edge import files, settings
 from kvserver.edge.backup import Backups
 from kvserver.edge.busy import BusyServer
 from kvserver.edge.clients import Clients
+from kvserver.edge.cold import ColdReader
 from kvserver.edge.cron import Cron
 from kvserver.edge.durability import Durability
 from kvserver.edge.listeners import Listeners
@@ -73,6 +73,7 @@ class App:
         self._recovery.before_reopen, self._recovery.reopened = node.before_reopen, node.reopened
         self._backups = Backups(self.server, self._worker, engine_lock)
         self._walks = Walks(self.server.waiting)
+        self._cold = ColdReader(self.server.cold, self.log.engine)
         self._migrator = Migrator(self.server)
         self._shutdown = Shutdown(self.server)
         settings.follow(config, self.server)
@@ -85,6 +86,8 @@ class App:
         self._replicator.host.end_turn()
         if self.server.waiting.walks:
             self._walks.start()
+        if self.server.cold.waiting:
+            self._cold.start()
 
     # -- running -----------------------------------------------------------------------------
 
@@ -118,6 +121,7 @@ class App:
         await self._settle()
         await self._clients.close_all()
         await self._replicator.stop()
+        await self._cold.stop()
         await self._close_engine(flush)
         logger.info("kvserver is now ready to exit, bye bye...")
 
@@ -172,7 +176,7 @@ def run(config: Config) -> None:
     async def main() -> None:
         files.adjust_limit(config)
         app = App(config)
-        _calm_collector()
+        app.server.collector.start()
         with _pid_file(config.get_str("pidfile")):
             await app.run()
 
@@ -197,14 +201,6 @@ def _pid_file(path: str) -> Iterator[None]:
     finally:
         with contextlib.suppress(OSError):
             os.unlink(path)
-
-
-def _calm_collector() -> None:
-    """Make Python's cyclic collector rare. Commands make no cycles; those of closed
-    connections are few, and rows are bytes, which it doesn't look at."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
 
 
 __all__ = ["App", "EngineError", "run"]

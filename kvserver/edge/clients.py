@@ -125,6 +125,7 @@ class Clients:
         server.turn.forget(session)
         if session.replica is not None:
             self.on_gone(session)
+            session.replica = None
 
     async def close_all(self) -> None:
         """Close every connection once its output has left, or after a moment."""
@@ -197,6 +198,8 @@ def _ignore(_session: Session) -> None:
 
 
 def _is_loopback(peer: Any) -> bool:
+    if not peer:  # it has reset the connection already
+        return False
     address = ipaddress.ip_address(peer[0].partition("%")[0])
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
         return address.ipv4_mapped.is_loopback

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import logging
 import socket
-import time
 from collections import deque
-from time import perf_counter_ns
+from itertools import islice
+from time import monotonic, perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Any, Final
 
 from kvserver import errors, resp
@@ -22,9 +22,11 @@ from kvserver.state import clientinfo
 from kvserver.state.session import (
     BLOCKED,
     CLOSING,
+    COLD,
     MONITORING,
     MUTES,
     NEEDS_AUTH,
+    NO_SINK,
     OUTPUT_FULL,
     REPLICATING,
     REPLY_OFF,
@@ -108,14 +110,14 @@ class Connection:
         stats.reads += 1
         if session.stop & CLOSING or self._broken is not None:
             return
-        session.last_active = time.monotonic()
+        session.last_active = monotonic()
         self._receive(data)
 
     def eof_received(self) -> bool:
         if self.session.stop & BLOCKED or self._transport.get_extra_info("ssl_object"):
             return False
         self._ended = True
-        if not self._queue:
+        if not self._queue and not self.session.stop & COLD:
             self.session.close_after_reply()
         return True
 
@@ -123,6 +125,8 @@ class Connection:
         self.session.stop |= CLOSING
         self._queue = None
         self._clients.unregister(self.session)
+        self.session.sink = NO_SINK
+        self._broken = None
 
     def pause_writing(self) -> None:
         self._write_paused = True
@@ -135,7 +139,7 @@ class Connection:
         self._write_paused = False
         self._clients.clogged.discard(session)
         session.soft_limit_since = 0.0
-        session.last_active = time.monotonic()
+        session.last_active = monotonic()
         session.stop &= ~OUTPUT_FULL
         if session.gate & REPLICATING:
             self._clients.on_drained(session)
@@ -193,6 +197,9 @@ class Connection:
             self._read_paused = False
             self._transport.resume_reading()
 
+    def upcoming(self, most: int) -> list[Request]:
+        return [] if self._queue is None else list(islice(self._queue, most))
+
     # -- while a script keeps the loop (edge/busy.py) ------------------------------------------
 
     def idle_descriptor(self) -> int:
@@ -247,7 +254,7 @@ class Connection:
 
     def _start_running(self) -> None:
         """Time stands still while requests that came together are executed."""
-        self._keyspace.now = time.time_ns() // 1_000_000
+        self._keyspace.now = time_ns() // 1_000_000
         self._dispatcher.clock = perf_counter_ns()
 
     def _after_requests(self) -> None:

@@ -17,6 +17,7 @@ from kvserver.config import Config
 from kvserver.edge.clients import Clients
 from kvserver.edge.durability import Durability
 from kvserver.edge.reclaim import Reclaimer
+from kvserver.edge.tidy import Tidy
 from kvserver.expiry import expire_cycle
 from kvserver.replication.node import Node
 from kvserver.state.admission import SUSPENDED
@@ -62,6 +63,7 @@ class Cron:
         self._every(0.1, self._sample)
         self._every(1.0, self._each_second)
         self._every(1.0, self._reclaimer.run)
+        self._every(1.0, Tidy(self._server, self._worker).run)
         self._every(RETENTION_SECONDS, self._retain)
 
     async def stop(self) -> None:
@@ -120,6 +122,9 @@ class Cron:
         self._clients.every_second()
         if not self._server.dispatcher.gate & SUSPENDED:
             self._node.tick()
+        server = self._server
+        paused_ns = server.collector.tick(server.stats.reads)
+        server.latency.note("python-gc", paused_ns // 1_000_000)
 
     async def _retain(self) -> None:
         if self._server.dispatcher.gate & SUSPENDED:

@@ -1,4 +1,4 @@
-"""Long walks (KEYS, SCAN of a whole keyspace, ...): a few milliseconds at a time.
+"""Long walks (KEYS, SCAN of a whole keyspace, ...): a millisecond at a time.
 
 Between steps the loop serves everybody else, so that no walk delays others by more than one
 step. It must not know what the walks do.
@@ -11,7 +11,7 @@ from typing import Final
 
 from kvserver.state.waiting import Waiting
 
-STEP_NS: Final = 2_000_000
+STEP_NS: Final = 1_000_000
 
 
 class Walks:

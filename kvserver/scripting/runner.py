@@ -355,3 +355,6 @@ class _Nowhere:
 
     def resume(self) -> None:
         return None
+
+    def upcoming(self, most: int) -> list[list[bytes]]:
+        return []

@@ -28,6 +28,7 @@ from kvserver.state.admission import (
     STALLED,
     SUSPENDED,
 )
+from kvserver.state.cold import SET_ASIDE
 from kvserver.state.context import Blocked, Context, ReadContext, WriteContext
 from kvserver.state.histogram import UNIT_BITS
 from kvserver.state.pause import unix_ms
@@ -77,6 +78,8 @@ class Dispatcher:
         #: While ONCE runs EXEC: each reply of the transaction under RESP2, and under RESP3.
         self.forms: list[tuple[bytes, bytes]] | None = None
         self._log = server.log
+        self._reads = server.log.reads
+        self._cold = server.cold
         self._turn = server.turn
         self._waiting = server.waiting
         self._ready = server.waiting.blocked_keys.ready
@@ -86,6 +89,7 @@ class Dispatcher:
         self._tracking = server.tracking
         self._pauses = server.pauses
         server.waiting.dispatcher = self
+        server.cold.dispatcher = self
         server.pauses.on_change = self._pause_changed
         server.config.on_change(admission.DIRECTIVES, self.role_changed)
         self._readers = server.keyspace.readers
@@ -138,6 +142,9 @@ class Dispatcher:
         if session.gate or (gate and (gate != READ_ONLY or entry.flags & WRITE)):
             self._execute_gated(session, entry, args)
             return
+        if self._reads.slow:
+            self._cold.execute(session, entry, args)
+            return
         reply = self.call(session, entry, args)
         if entry.flags & WALK and self._waiting.begins(session, entry, args, reply):
             return
@@ -157,7 +164,11 @@ class Dispatcher:
 
     def _execute_held(self, session: Session, entry: Entry, args: list[bytes]) -> None:
         self._pubsub.hold()
-        reply = self.call(session, entry, args)
+        reply = (self._cold if self._reads.slow else self).call(session, entry, args)
+        if reply is SET_ASIDE:
+            self._pubsub.drop()
+            self._pubsub.release()
+            return
         if session.gate & TRACKING:
             self._tracking.remember(session.db, entry, args)
         if not (entry.flags & WALK and self._waiting.begins(session, entry, args, reply)):
@@ -186,7 +197,7 @@ class Dispatcher:
             else:
                 reply = entry.handler(context, *args[entry.skip :])
         except RedisError as error:
-            reply = error
+            reply = error.as_reply()
             entry.failed += 1
             self.server.stats.count_error(error.code)
         except Exception as problem:

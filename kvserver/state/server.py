@@ -19,6 +19,9 @@ from kvserver.state import notify, process
 from kvserver.state.acl import Acl
 from kvserver.state.awaited import Awaited
 from kvserver.state.backups import BackupStatus
+from kvserver.state.cold import ColdCommands
+from kvserver.state.collector import Collector
+from kvserver.state.encodings import Encodings
 from kvserver.state.latency import LatencyMonitor
 from kvserver.state.migrations import Migration, Migrations
 from kvserver.state.namespaces import Namespaces
@@ -78,6 +81,7 @@ class Server:
         for old, new in config.get_lines("rename-command"):
             self.table.rename(old, new)
         self.stats = Stats()
+        self.encodings = Encodings(config)
         self.awaited = Awaited(log)
         self.backups = BackupStatus()
         self.pubsub = PubSub(turn)
@@ -86,6 +90,7 @@ class Server:
         self.pauses = Pauses(edge.call_later)
         self.slowlog = SlowLog()
         self.latency = LatencyMonitor()
+        self.collector = Collector()
         #: By namespace (Session.namespace): a place says where a key of somebody's is.
         self._cursors: dict[int, Cursors] = {0: Cursors()}
         self.replication = Replication()
@@ -101,6 +106,7 @@ class Server:
         #: DEBUG SET-ACTIVE-EXPIRE.
         self.active_expire = True
         self.waiting = Waiting(self)
+        self.cold = ColdCommands(self)
         self.migrations = Migrations(self)
         self.scripting = Scripting(self)
         self.keyspace.watched = self.watches.by_key

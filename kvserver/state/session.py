@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from kvserver.state.replication import ReplicaState
     from kvserver.state.table import Entry
     from kvserver.state.tracking import ClientTracking
-    from kvserver.state.turn import Turn
+    from kvserver.state.turn import Mark, Turn
 
 # Bits of `gate`: dispatch's slow path must look at the command.
 IN_MULTI: Final = 1
@@ -41,6 +41,8 @@ MUTES: Final = REPLY_OFF | REPLY_SKIP | REPLY_SKIP_NEXT
 BLOCKED: Final = 1
 CLOSING: Final = 2
 OUTPUT_FULL: Final = 4
+#: Its command needs rows from the disk (state/cold.py).
+COLD: Final = 8
 
 #: Replies of one turn above this size let the others have their turn first.
 TURN_OUTPUT_BYTES: Final = 1 << 20
@@ -73,6 +75,39 @@ class Sink(Protocol):
 
     def resume(self) -> None:
         """The session isn't stopped any more: execute what was received meanwhile."""
+
+    def upcoming(self, most: int) -> list[list[bytes]]:
+        """The first requests of those that were received meanwhile."""
+
+
+class NoSink:
+    """What a session has when its connection is gone: takes everything, and keeps nothing. A
+    session that went on referring to its connection, which refers to it, would be left to the
+    cyclic collector (state/collector.py)."""
+
+    query_buffered = 0
+    reading = False
+
+    def write(self, data: bytes) -> None:
+        return None
+
+    def buffered(self) -> int:
+        return 0
+
+    def close(self) -> None:
+        return None
+
+    def abort(self) -> None:
+        return None
+
+    def resume(self) -> None:
+        return None
+
+    def upcoming(self, most: int) -> list[list[bytes]]:
+        return []
+
+
+NO_SINK: Final = NoSink()
 
 
 class Session:
@@ -108,6 +143,8 @@ class Session:
         self.out_bytes = 0
         self.dirty = False
         self.depends = 0
+        #: The last mark of `Turn.mark` in `out`.
+        self.mark: Mark | None = None
         #: The position of the session's last write, for WAIT.
         self.written_seq = 0
         self.held: deque[tuple[int, list[bytes]]] = deque()
@@ -116,6 +153,8 @@ class Session:
         # Commands set aside
         self.parked: list[bytes] | None = None
         self.blocked_on: Any = None
+        #: Its command that waits for rows (state/cold.py), and what was fetched with them.
+        self.cold: Any = None
         # Transactions
         self.queue: list[tuple[Entry, list[bytes]]] = []
         self.queue_flags = 0

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter, deque
 from typing import Final
 
 #: Samples of an instantaneous figure (server.h, STATS_METRIC_SAMPLES).
 SAMPLES: Final = 16
+#: Codes of errors that are told apart (server.h, ERROR_STATS_NUMBER): scripts make up their own.
+ERROR_CODES: Final = 128
+DISABLED: Final = "ERRORSTATS_DISABLED"
+
+logger = logging.getLogger("kvserver")
 
 
 class Rate:
@@ -57,9 +63,20 @@ class Stats:
         #: What users were denied: command, key, channel or auth.
         self.acl_denied: Counter[str] = Counter()
         self.errors: Counter[str] = Counter()
+        self.errors_disabled = False
         self.total_errors = 0
 
     def count_error(self, code: str) -> None:
         """An error reply with this code (ERR, WRONGTYPE, ...) was sent."""
         self.total_errors += 1
+        if self.errors_disabled:
+            return
         self.errors[code] += 1
+        if len(self.errors) > ERROR_CODES:
+            logger.warning(
+                "Errorstats stopped adding new errors because the number of errors reached "
+                "the limit, may be misuse of lua error_reply, please check INFO ERRORSTATS, "
+                "this can be re-enabled via CONFIG RESETSTAT."
+            )
+            self.errors_disabled = True
+            self.errors = Counter({DISABLED: 1})

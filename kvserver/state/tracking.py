@@ -24,7 +24,7 @@ from kvserver.config import Config
 from kvserver.keyspace import TRACKED, Keyspace
 from kvserver.registry import PUBSUB, READONLY
 from kvserver.state.replication import Replication
-from kvserver.state.session import IN_MULTI, TRACKING, Session
+from kvserver.state.session import COLD, IN_MULTI, TRACKING, Session
 from kvserver.state.table import Entry
 from kvserver.state.turn import Turn
 from kvserver.storage.commitlog import DATA, ROWS
@@ -177,7 +177,8 @@ class Tracking:
         """A command was executed or refused: CLIENT CACHING is for the next command or transaction
         only (networking.c, resetClient)."""
         mode = session.tracking
-        if mode is not None and mode.caching and not session.gate & IN_MULTI:
+        goes_on = session.gate & IN_MULTI or session.stop & COLD
+        if mode is not None and mode.caching and not goes_on:
             mode.caching = entry is not None and entry.name.startswith("client|")
 
     def remember(self, index: int, entry: Entry, args: list[bytes]) -> None:

@@ -25,10 +25,22 @@ from kvserver.storage.commitlog import CommitLog, EngineError, EngineStalled
 
 logger = logging.getLogger("kvserver")
 
-#: A reply in a session's output that depends on an unreleased write: (the list, its index,
-#: what stands there if the write fails).
-Mark = tuple[list[bytes], int, bytes | None]
 Hook = Callable[[], None]
+
+
+class Mark:
+    """Replies next to each other in a session's output that depend on an unreleased write."""
+
+    __slots__ = ("batch", "first", "instead", "last", "out")
+
+    def __init__(self, out: list[bytes], at: int, instead: bytes | None, batch: int) -> None:
+        self.out = out
+        self.first = at
+        self.last = at
+        #: What stands there if the write fails; None: the error.
+        self.instead = instead
+        #: Which of the turn's batches they depend on.
+        self.batch = batch
 
 
 class Turn:
@@ -39,12 +51,17 @@ class Turn:
         self._schedule = schedule
         self._armed = False
         self._stalled = False
+        #: An fsync runs that replies wait for: what is written meanwhile shares the next one, and
+        #: so it may share its commit. Many small batches would cost more, and leave no sooner.
+        self.gathering = False
         #: Every connected session, by id.
         self.sessions: dict[int, Session] = {}
         self._dirty: list[Session] = []
         #: Sessions with output that waits for a release, in no order.
         self._waiting: set[Session] = set()
         self._marks: list[Mark] = []
+        #: Counts the lists that `_marks` was.
+        self._batch = 0
         #: Marks of committed batches that aren't released: (position, marks).
         self._committed_marks: deque[tuple[int, list[Mark]]] = deque()
         #: Called when the turn ends, before its last commit: it may send more.
@@ -78,20 +95,38 @@ class Turn:
         log = self.log
         session.depends = log.last_seq + 1 if log.changed else log.last_seq
         out = session.out
-        self._marks.append((out, len(out) - 1, instead))
+        at = len(out) - 1
+        mark = session.mark
+        if (
+            mark is not None
+            and mark.last + 1 == at
+            and mark.batch == self._batch
+            and mark.instead is instead
+        ):
+            mark.last = at
+        else:
+            session.mark = mark = Mark(out, at, instead, self._batch)
+            self._marks.append(mark)
+
+    def _take_marks(self) -> list[Mark]:
+        """The marks of the pending batch, which ends."""
+        marks, self._marks = self._marks, []
+        self._batch += 1
+        return marks
 
     def end(self) -> None:
         """Commit, then send what may leave."""
         self.before_end()
         self._armed = False
+        self.log.reads.spent_ns = 0
         if self.log.pending:
-            if not self._stalled:
+            if not self._stalled and not self.gathering:
                 self.commit()
         elif self._marks:
             # Reads of rows that an earlier turn wrote: they share the fate of its release.
+            marks = self._take_marks()
             if self._committed_marks:
-                self._committed_marks[-1][1].extend(self._marks)
-            self._marks.clear()
+                self._committed_marks[-1][1].extend(marks)
         dirty, self._dirty = self._dirty, []
         for session in dirty:
             session.dirty = False
@@ -118,12 +153,11 @@ class Turn:
         self._stalled = False
         log = self.log
         if log.released_seq < log.committed_seq:
-            self._committed_marks.append((log.committed_seq, self._marks))
-            self._marks = []
+            self._committed_marks.append((log.committed_seq, self._take_marks()))
             if log.wait_for_sync:
                 self.on_unsynced()
         else:
-            self._marks.clear()
+            self._take_marks()
             if self._waiting:
                 self.released()
         self.on_commit()
@@ -131,8 +165,7 @@ class Turn:
 
     def drop(self, error: RedisError) -> None:
         """Forget the pending batch; those who wait for it get `error`."""
-        _replace(self._marks, resp.encode_error(error))
-        self._marks.clear()
+        _replace(self._take_marks(), resp.encode_error(error))
         self._stalled = False
         self.log.rollback()
         self._void_above(self.log.committed_seq, error)
@@ -177,8 +210,7 @@ class Turn:
 
     def fail_pending(self, error: RedisError) -> None:
         """Replies that depend on the pending batch become `error`; it is committed all the same."""
-        _replace(self._marks, resp.encode_error(error))
-        self._marks.clear()
+        _replace(self._take_marks(), resp.encode_error(error))
 
     def rewound(self, error: RedisError) -> None:
         """The committed position went back: who waits for one that is gone gets `error`."""
@@ -214,14 +246,17 @@ class Turn:
         self._waiting.discard(session)
         session.held.clear()
         session.out = []
+        session.mark = None
 
     # -- sending --------------------------------------------------------------------------
 
     def _release(self, session: Session) -> None:
         out = session.out
         if out:
+            large = session.out_bytes > TURN_OUTPUT_BYTES
             session.out = []
             session.out_bytes = 0
+            session.mark = None
             if session.held or session.depends > self.log.released_seq:
                 session.held.append((session.depends, out))
                 session.held_bytes += sum(map(len, out))
@@ -229,9 +264,19 @@ class Turn:
                 if session.held_bytes > TURN_OUTPUT_BYTES:
                     session.stop |= OUTPUT_FULL
                 self.check_limits(session)
+            elif large:
+                self._send_parts(session, out)
             else:
                 session.sink.write(out[0] if len(out) == 1 else b"".join(out))
         self._after(session)
+
+    def _send_parts(self, session: Session, out: list[bytes]) -> None:
+        """Send without making a copy of everything."""
+        closing = session.stop & CLOSING
+        for part in out:
+            session.sink.write(part)
+            if session.stop & CLOSING != closing:
+                return  # it doesn't take what it asked for, and was closed
 
     def _send_held(self, session: Session, seq: int) -> None:
         while session.held and session.held[0][0] <= seq:
@@ -256,9 +301,11 @@ class Turn:
 
 
 def _replace(marks: list[Mark], error: bytes) -> None:
-    for out, index, instead in marks:
-        if out[index]:  # what CLIENT REPLY muted stays so
-            out[index] = error if instead is None else instead
+    for mark in marks:
+        out = mark.out
+        for at in range(mark.first, mark.last + 1):
+            if out[at]:  # what CLIENT REPLY muted stays so
+                out[at] = error if mark.instead is None else mark.instead
 
 
 def _nothing() -> None:

@@ -77,7 +77,7 @@ def misuse(table: CommandTable, session: Session, args: Sequence[bytes]) -> Redi
     try:
         entry = inner_entry(table, args[COMMAND_AT:])
     except RedisError as error:
-        return error
+        return error.as_reply()
     return errors.not_in_transaction() if session.in_multi and entry.name != "exec" else None
 
 

@@ -39,6 +39,7 @@ from kvserver.codec import (
 from kvserver.frames import Frame, FrameError
 from kvserver.history import History
 from kvserver.storage.engine import Engine, EngineError, EngineStalled
+from kvserver.storage.reads import Reads
 from kvserver.storage.table import CachedTable, Table
 from kvserver.storage.wal_batch import (
     DELETE,
@@ -79,6 +80,7 @@ class CommitLog:
 
     def __init__(self, engine: Engine, cache_bytes: int) -> None:
         self.engine = engine
+        self.reads = Reads(engine)
         self.rows = CachedTable(engine, ROWS, self)
         self.data = CachedTable(engine, DATA, self)
         self.resize_cache(cache_bytes)
@@ -101,6 +103,9 @@ class CommitLog:
         self.failed = False
         #: An fsync failed: nothing may be synced until then either.
         self.sync_failed = False
+        #: What types keep in memory of rows that this server's commands wrote, by type. It is
+        #: emptied whenever rows change in any other way.
+        self.derived: dict[int, object] = {}
         self.before_commit: Callable[[], None] = _no_hook
         self.after_rollback: Callable[[], None] = _no_hook
         #: Called with the records of each `install`.
@@ -286,6 +291,7 @@ class CommitLog:
 
     def rollback(self) -> None:
         """Forget everything since the last commit."""
+        self.derived.clear()
         for table in self.tables:
             table.rollback()
         self._ranges.clear()
@@ -361,6 +367,7 @@ class CommitLog:
         if self.step is not None:
             self.step("install.write")
         self.engine.write(batch)
+        self.derived.clear()
         if self.step is not None:
             self.step("install.written")
         # A primary reads nothing that it dropped, and so don't those who follow it; a rewind undoes

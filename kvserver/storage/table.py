@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 #: What CPython spends beside the payload: two bytes objects (33 each) and a dictionary slot.
 ROW_OVERHEAD: Final = 170
+#: While reads of RocksDB are quick, those whose number has one of these bits aren't timed.
+UNTIMED: Final = 3
 #: As many new keys are inserted one by one among those in order; more are sorted with them.
 FEW_KEYS: Final = 16
 
@@ -173,8 +175,8 @@ class CachedTable(Table):
         """The row from the old generation or RocksDB."""
         row = self.old.pop(key, None)
         if row is None:
+            row = self._load(key)
             self.misses += 1
-            row = self.engine.get(self.cf, key)
             if row is None:
                 return None
             self.loads += 1
@@ -183,6 +185,23 @@ class CachedTable(Table):
             self.old_bytes -= len(key) + len(row) + ROW_OVERHEAD
         self._remember(key, row)
         return row
+
+    def _load(self, key: bytes) -> bytes | None:
+        """The row from RocksDB; raises ColdRead."""
+        reads = self.log.reads
+        if reads.slow:
+            return reads.load(self.cf, key, self.log.changed)
+        if self.misses & UNTIMED:
+            return self.engine.get(self.cf, key)
+        return reads.timed(self.cf, key)
+
+    def cached(self, key: bytes) -> bytes | None:
+        """The row if it is in memory here, pending or cached; None doesn't say that it is missing.
+        Counts nothing."""
+        row = self.young.get(key)
+        if row is None:
+            row = self.old.get(key)
+        return self.pending.get(key) if row is None else row
 
     def peek(self, key: bytes) -> bytes | None:
         """The row, for a command that goes on to write it: its reply waits anyway."""
@@ -194,16 +213,28 @@ class CachedTable(Table):
         return self._fetch(key)
 
     def put(self, key: bytes, row: bytes) -> None:
-        self.pending[key] = row
         size = len(row)
         before = self.young.get(key)
         if before is not None and size <= self.row_limit:
-            self.young[key] = row
-            self.young_bytes += size - len(before)
-            if self.young_bytes > self.half:
-                self._rotate()
-        else:
-            self._remember(key, row)
+            self.overwrite(key, before, row)
+            return
+        self.pending[key] = row
+        self._remember(key, row)
+        log = self.log
+        log.pending_bytes += len(key) + size
+        log.changed = log.touched = log.unsettled = True
+
+    def overwrite(self, key: bytes, before: bytes, row: bytes) -> None:
+        """`put`, for who has just found `before` in the young generation."""
+        size = len(row)
+        if size > self.row_limit:
+            self._uncache(key)
+            self.put(key, row)
+            return
+        self.pending[key] = self.young[key] = row
+        self.young_bytes += size - len(before)
+        if self.young_bytes > self.half:
+            self._rotate()
         log = self.log
         log.pending_bytes += len(key) + size
         log.changed = log.touched = log.unsettled = True
@@ -304,6 +335,13 @@ class CachedTable(Table):
         self.old, self.young = self.young, {}
         self.old_bytes, self.young_bytes = self.young_bytes, 0
         self.old_since, self.young_since = self.young_since, time.monotonic()
+
+    def free_dropped(self, most: int) -> bool:
+        """Free about so many rows of generations that were dropped; whether some are left."""
+        while most > 0 and self._dropping:
+            self._drop_some()
+            most -= 2
+        return bool(self._dropping)
 
     def _drop_some(self) -> None:
         dropping = self._dropping[-1]

@@ -95,7 +95,7 @@ class LogFile:
             except Stop as stop:
                 self._forget()  # it may have been read while it was being written
                 if fresh:
-                    self.stop = stop
+                    self.stop = stop.with_traceback(None)  # whose frames refer to us
                     return None
 
     def seek(self, sequence: int) -> int | None:

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from typing import Final, NamedTuple
+from typing import Final
 
 from kvserver.codec import ELEMENT_PREFIX_LEN
 from kvserver.collection import Collection, MutableCollection
@@ -48,11 +48,12 @@ _EXPIRING: Final = b"\1"
 _EXTRAS: Final = struct.Struct(">QQB")
 
 
-class Limits(NamedTuple):
-    """Up to where Redis uses a listpack."""
+class Limits:
+    """Up to where Redis uses a listpack: so many fields, of at most so many bytes."""
 
-    entries: int
-    value: int
+    def __init__(self, entries: int, value: int) -> None:
+        self.entries = entries
+        self.value = value
 
 
 # -- the header ------------------------------------------------------------------------------------
@@ -130,17 +131,18 @@ def put(
 ) -> bool:
     """Create a field or replace it, its time too; returns whether it wasn't there (one past its
     time still is: hashTypeSet)."""
-    sub = FIELD + field
-    old = fields.peek(sub)
+    key, data = fields.prefix + FIELD + field, fields.data
+    old = data.peek(key)
     if old is None:
         fields.count += 1
     if expire_ms or (old is not None and old[0]):
         _put_expiring(fields, field, value, 0 if old is None else expire_of(old), expire_ms)
     else:
-        fields.put(sub, _PLAIN + value)
-    if not fields.extras or fields.extras[-1] != HASHTABLE:
-        longest = max(len(field), len(value))
-        if longest > limits.value or fields.count > limits.entries:
+        data.put(key, _PLAIN + value)
+    extras = fields.extras
+    if not extras or extras[-1] != HASHTABLE:
+        most = limits.value
+        if len(field) > most or len(value) > most or fields.count > limits.entries:
             set_encoding(fields, HASHTABLE)
     return old is None
 

@@ -16,6 +16,8 @@ _NODE_BYTES: Final = (4096, 8192, 16384, 32768, 65536)
 #: And for any that counts elements (SIZE_SAFETY_LIMIT).
 _SAFE_BYTES: Final = 8192
 _UNLIMITED: Final = 1 << 63
+#: A list of more bytes is never small.
+MOST_SMALL_BYTES: Final = 32768
 
 
 def entry_bytes(value: bytes) -> int:

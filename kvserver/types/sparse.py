@@ -168,7 +168,7 @@ class Edit:
         self._rows: MutableCollection | None = None
         self._plain = bytearray()
         if row is not None and row[0] & TYPE_MASK == SPARSE:
-            self._rows = MutableCollection(db, key, SPARSE, row, False)
+            self._rows = MutableCollection(db, key, db.row_key(key), SPARSE, row, False)
             self._fragments = fragment_count(row)
             self._rows.count = max(self._rows.count, end)
             return

@@ -7,6 +7,7 @@ and those that call it.
 from __future__ import annotations
 
 import re
+import struct
 from typing import Final
 
 from kvserver import errors
@@ -18,6 +19,7 @@ LAST: Final = b"\xff" * SIZE
 
 _U64_MAX: Final = (1 << 64) - 1
 _ID_MAX: Final = (1 << 128) - 1
+_PARTS: Final = struct.Struct(">QQ")
 #: The longest text that is looked at at all.
 _LONGEST: Final = 127
 #: What C's strtoull takes beyond plain digits.
@@ -26,21 +28,27 @@ _LOOSE: Final = re.compile(rb"[ \t\n\v\f\r]*([+-]?)([0-9]+)")
 
 def make(ms: int, seq: int) -> bytes:
     """The id of these parts."""
-    return (ms << 64 | seq).to_bytes(SIZE, "big")
+    return _PARTS.pack(ms, seq)
 
 
 def parts(entry_id: bytes) -> tuple[int, int]:
     """(milliseconds, sequence number)."""
-    return int.from_bytes(entry_id[:8], "big"), int.from_bytes(entry_id[8:], "big")
+    ms: int
+    seq: int
+    ms, seq = _PARTS.unpack(entry_id)
+    return ms, seq
 
 
 def text(entry_id: bytes) -> bytes:
     """As clients see it."""
-    return b"%d-%d" % (int.from_bytes(entry_id[:8], "big"), int.from_bytes(entry_id[8:], "big"))
+    return b"%d-%d" % _PARTS.unpack(entry_id)
 
 
 def after(entry_id: bytes) -> bytes | None:
     """The next id; None after the last one."""
+    last = entry_id[SIZE - 1]
+    if last != 0xFF:
+        return entry_id[: SIZE - 1] + bytes((last + 1,))
     number = int.from_bytes(entry_id, "big")
     return None if number == _ID_MAX else (number + 1).to_bytes(SIZE, "big")
 

@@ -31,14 +31,15 @@ from zlib import crc32
 from kvserver.codec import ELEMENT_PREFIX_LEN
 from kvserver.collection import Collection, MutableCollection
 from kvserver.numbers import parse_int64
-from kvserver.types.stream_ids import LAST, ZERO
+from kvserver.types.stream_ids import LAST, ZERO, parts
 
 ENTRY: Final = b"e"
 #: Where the id begins in the whole key of an entry's row, and where the fields do in the row.
 ID_AT: Final = ELEMENT_PREFIX_LEN + 1
 FIELDS_AT: Final = 4
 
-_STATE: Final = struct.Struct(">16s16s16sQIIII16s16sI")
+_STATE: Final = struct.Struct(">16s16s16sQIIII16sQQI")
+_NODE: Final = struct.Struct(">I")
 _LONG: Final = 255
 _LENGTHS: Final = [bytes((size,)) for size in range(_LONG)]
 #: More trimmed entries are dropped as a range (see kvserver/database.py).
@@ -58,11 +59,12 @@ MAX_ENTRY_BYTES: Final = 1 << 30
 Entry = tuple[bytes, bytes]
 
 
-class Limits(NamedTuple):
+class Limits:
     """How large Redis' nodes are; 0: no limit."""
 
-    node_bytes: int
-    node_entries: int
+    def __init__(self, node_bytes: int, node_entries: int) -> None:
+        self.node_bytes = node_bytes if 0 < node_bytes < _MAX_NODE_BYTES else _MAX_NODE_BYTES
+        self.node_entries = node_entries
 
 
 class Trim(NamedTuple):
@@ -81,24 +83,20 @@ class Stream:
     def __init__(self, rows: Collection) -> None:
         self.rows = rows
         self.count = rows.count
-        self.last_id = self.first_id = self.max_deleted_id = self.head_last = ZERO
-        self.entries_added = self.tail_node = self.tail_entries = self.tail_bytes = 0
-        self.head_entries = self.tail_names = 0
-        self.tail_first = ZERO
-        if rows.extras:
-            (
-                self.last_id,
-                self.first_id,
-                self.max_deleted_id,
-                self.entries_added,
-                self.tail_node,
-                self.tail_entries,
-                self.tail_bytes,
-                self.head_entries,
-                self.head_last,
-                self.tail_first,
-                self.tail_names,
-            ) = _STATE.unpack(rows.extras)
+        (
+            self.last_id,
+            self.first_id,
+            self.max_deleted_id,
+            self.entries_added,
+            self.tail_node,
+            self.tail_entries,
+            self.tail_bytes,
+            self.head_entries,
+            self.head_last,
+            self.tail_ms,
+            self.tail_seq,
+            self.tail_names,
+        ) = _unpack(rows.extras)
 
     def entry(self, entry_id: bytes) -> bytes | None:
         """An entry's row."""
@@ -188,7 +186,8 @@ class MutableStream(Stream):
             self.tail_bytes,
             self.head_entries,
             self.head_last,
-            self.tail_first,
+            self.tail_ms,
+            self.tail_seq,
             self.tail_names,
         )
         self.target.save()
@@ -207,19 +206,18 @@ class MutableStream(Stream):
 
     def _enter_node(self, entry_id: bytes, fields: tuple[bytes, ...], limits: Limits) -> None:
         """Count the entry in the last node, or in a new one (streamAppendItem)."""
-        most = limits.node_bytes
-        if most == 0 or most > _MAX_NODE_BYTES:
-            most = _MAX_NODE_BYTES
-        names = fields[::2]
-        checksum = crc32(b"\0".join(names))
+        ms, seq = parts(entry_id)
+        checksum = crc32(fields[0] if len(fields) == 2 else b"\0".join(fields[::2]))
         size = self.tail_bytes + _integer_size(self.tail_entries)
-        full = size + sum(map(len, fields)) >= most
-        if full or 0 < limits.node_entries <= self.tail_entries or not self.count:
+        for text in fields:
+            size += len(text)
+        full = size >= limits.node_bytes or 0 < limits.node_entries <= self.tail_entries
+        if full or not self.count:
             self.tail_node = (self.tail_node + 1) & 0xFFFFFFFF
             self.tail_entries = 0
-            self.tail_first, self.tail_names = entry_id, checksum
+            self.tail_ms, self.tail_seq, self.tail_names = ms, seq, checksum
             self.tail_bytes = (
-                _NODE_BYTES + _integer_size(len(names)) + sum(map(_packed_size, names))
+                _NODE_BYTES + _integer_size(len(fields) // 2) + _packed_sizes(fields, 0)
             )
         if not self.count:
             self.head_entries, self.head_last = 1, entry_id
@@ -228,9 +226,9 @@ class MutableStream(Stream):
             self.head_last = entry_id
         self.tail_entries += 1
         size = self.tail_bytes + _entry_size(
-            entry_id, self.tail_first, fields, checksum == self.tail_names
+            ms - self.tail_ms, seq - self.tail_seq, fields, checksum == self.tail_names
         )
-        self.tail_bytes = min(size, 0xFFFFFFFF)
+        self.tail_bytes = size if size < 0xFFFFFFFF else 0xFFFFFFFF
 
     # -- deleting ------------------------------------------------------------------------------
 
@@ -385,6 +383,19 @@ class MutableStream(Stream):
 # -- rows ------------------------------------------------------------------------------------------
 
 
+#: The numbers and ids of the header, in the order of `_STATE`.
+_State = tuple[bytes, bytes, bytes, int, int, int, int, int, bytes, int, int, int]
+_EMPTY: Final[_State] = (ZERO, ZERO, ZERO, 0, 0, 0, 0, 0, ZERO, 0, 0, 0)
+
+
+def _unpack(extras: bytes) -> _State:
+    """What the header adds; that of a new stream is empty."""
+    if not extras:
+        return _EMPTY
+    state: _State = _STATE.unpack(extras)
+    return state
+
+
 def _entry(item: tuple[bytes, bytes]) -> Entry:
     return item[0][ID_AT:], item[1]
 
@@ -396,12 +407,12 @@ def node_of(row: bytes) -> int:
 
 def pack(node: int, fields: tuple[bytes, ...]) -> bytes:
     """The row of an entry."""
-    parts = [node.to_bytes(4, "big")]
+    found = [_NODE.pack(node)]
     for text in fields:
         size = len(text)
-        parts.append(_LENGTHS[size] if size < _LONG else b"\xff%b" % size.to_bytes(4, "big"))
-        parts.append(text)
-    return b"".join(parts)
+        found.append(_LENGTHS[size] if size < _LONG else b"\xff%b" % size.to_bytes(4, "big"))
+        found.append(text)
+    return b"".join(found)
 
 
 def fields_of(row: bytes) -> list[bytes]:
@@ -422,32 +433,42 @@ def fields_of(row: bytes) -> list[bytes]:
 # -- sizes in Redis ------------------------------------------------------------------------------
 # Exact but for what deletions change. Source: listpack.c.
 
+#: No number begins with a greater character.
+_NINE: Final = ord("9")
+#: What needs no second look.
+_SHORT: Final = 1 << 60
 
-def _entry_size(
-    entry_id: bytes, first_id: bytes, fields: tuple[bytes, ...], same_names: bool
-) -> int:
-    """How many bytes an entry takes in a node that begins with `first_id`."""
-    ms = int.from_bytes(entry_id[:8], "big") - int.from_bytes(first_id[:8], "big")
-    seq = int.from_bytes(entry_id[8:], "big") - int.from_bytes(first_id[8:], "big")
+
+def _entry_size(ms: int, seq: int, fields: tuple[bytes, ...], same_names: bool) -> int:
+    """How many bytes an entry takes in a node, whose first id is so far away."""
     count = len(fields) // 2
     size = _FLAGS_BYTES + _integer_size(_wrapped(ms)) + _integer_size(_wrapped(seq))
-    size += sum(map(_packed_size, fields[1::2]))
+    size += _packed_sizes(fields, 1)
     if same_names:
         return size + _integer_size(count + 3)
-    size += _integer_size(count) + sum(map(_packed_size, fields[::2]))
-    return size + _integer_size(2 * count + 4)
+    return size + _integer_size(count) + _packed_sizes(fields, 0) + _integer_size(2 * count + 4)
 
 
 def _wrapped(number: int) -> int:
     """Modulo 2**64, with a sign."""
+    if -_SHORT < number < _SHORT:
+        return number
     number &= 0xFFFFFFFFFFFFFFFF
     return number - (1 << 64) if number >> 63 else number
+
+
+def _packed_sizes(fields: tuple[bytes, ...], first: int) -> int:
+    """How many bytes every second text takes in a listpack."""
+    size = 0
+    for at in range(first, len(fields), 2):
+        size += _packed_size(fields[at])
+    return size
 
 
 def _packed_size(text: bytes) -> int:
     """How many bytes a text takes in a listpack."""
     size = len(text)
-    if size <= 20:
+    if 0 < size <= 20 and text[0] <= _NINE:
         number = parse_int64(text)
         if number is not None:
             return _integer_size(number)

@@ -34,6 +34,7 @@ from kvserver.rdb.values import (
 )
 from kvserver.storage.overlay import Walk
 from kvserver.types import hashes, lists, sets, sparse, stream_groups, stream_ids, streams, zsets
+from kvserver.types.list_writer import ListWriter
 
 #: Elements between two steps.
 _STEP: Final = 256
@@ -122,7 +123,7 @@ def _read_sparse(db: Reader, row: bytes) -> Steps:
 def _read_list(rows: Collection) -> Steps:
     elements: list[bytes] = []
     pace = _Pace()
-    for _, element in lists.ListReader(rows).walk():
+    for element in lists.ListReader(rows).elements(0, rows.count):
         elements.append(element)
         if pace.tired(len(element)):
             yield
@@ -295,17 +296,18 @@ def write(db: Writer, key: bytes, value: Value, expire_ms: int, limits: Limits) 
 
 
 def _write_list(rows: MutableCollection, value: List, node_limit: int) -> None:
-    elements = lists.ListWriter(rows)
+    elements = ListWriter(rows)
     elements.push(value.elements, front=False)
     elements.grow([], node_limit)
     elements.save()
 
 
-def _write_set(members: MutableCollection, value: Set, limits: sets.Limits) -> None:
-    expected = len(value.members)
-    members.extras = sets.INTSET if expected <= limits.intset_entries else sets.HASHTABLE
+def _write_set(rows: MutableCollection, value: Set, limits: sets.Limits) -> None:
+    members = sets.MutableSet(rows, limits)
+    if len(value.members) > limits.intset_entries:
+        members.encoding = sets.HASHTABLE
     for member in value.members:
-        sets.add(members, member, limits)
+        members.add(member)
     members.save()
 
 

@@ -185,6 +185,7 @@ class SessionLink:
     def close(self) -> None:
         if not self._closed:
             self._closed = True
+            self.on_drained = _nothing  # who is called refers to the link
             self._session.sink.abort()
 
 

@@ -99,6 +99,7 @@ def memory(view: View) -> Fields:
             "lazyfreed_objects",
         ),
         **_caches(view.server, now),
+        **_collector(view.server),
     }
 
 
@@ -165,7 +166,22 @@ def _caches(server: Server, now: Usage) -> Fields:
         "row_cache_hits_old": rows.hits_old,
         "row_cache_loads": rows.loads,
         "row_cache_misses": rows.misses,
+        # How long a read of RocksDB takes the loop, and how often a command was set aside instead.
+        "rocksdb_read_average_usec": server.log.reads.average_ns // 1000,
+        "cold_commands": server.cold.count,
         "rocksdb_memtables_bytes": now.memtables,
         "rocksdb_table_readers_bytes": now.table_readers,
         "rocksdb_block_cache_bytes": now.block_cache,
+    }
+
+
+def _collector(server: Server) -> Fields:
+    """Ours: Python's cyclic collector (state/collector.py)."""
+    collector = server.collector
+    return {
+        "python_gc_objects": collector.objects,
+        "python_gc_passes": collector.passes,
+        "python_gc_full_passes": collector.full_passes,
+        "python_gc_garbage": collector.found,
+        "python_gc_longest_usec": collector.longest_ns // 1000,
     }
