@@ -1,8 +1,9 @@
 # Thin targets; the work is in kvserver, pytest, ruff and mypy.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-clients test-compiled test-long style types bench bench-write bench-replicas bench-failover \
-	soak wheel image clean
+.PHONY: help run test test-clients test-compiled test-long style types bench bench-write bench-compare \
+	bench-replicas bench-report bench-cost bench-larger bench-failover \
+	soak steady wheel image clean
 
 # Tests run the source as it is; `run` and `bench` an installed copy with its hot modules compiled.
 VENV  := .venv
@@ -44,20 +45,36 @@ style: $(VENV)/test.stamp ## ruff: rules and format
 types: $(VENV)/test.stamp ## mypy --strict
 	$(BIN)/mypy
 
-bench: $(VENV)/test.stamp $(RUN)/run.stamp ## compare with redis-server
-	$(BIN)/python -m benchmarks --kvserver $(RUN)/bin/kvserver
+bench: $(VENV)/test.stamp $(RUN)/run.stamp ## compare with redis-server, TESTS=... of redis-benchmark
+	$(BIN)/python -m benchmarks --kvserver $(RUN)/bin/kvserver $(if $(TESTS),--tests $(TESTS))
 
 bench-write: $(VENV)/test.stamp $(RUN)/run.stamp ## the same, and write docs/benchmarks.md
 	$(BIN)/python -m benchmarks --kvserver $(RUN)/bin/kvserver --write
 
-bench-replicas: $(VENV)/test.stamp $(RUN)/run.stamp ## what replicas cost, and whether they keep up
-	$(BIN)/python -m benchmarks.replicas --kvserver $(RUN)/bin/kvserver
+bench-compare: $(VENV)/test.stamp $(RUN)/run.stamp ## compare with a revision: REV=main TESTS="get set:16"
+	@$(BIN)/python -m benchmarks.compare $(or $(REV),HEAD) --kvserver $(RUN)/bin/kvserver \
+		$(if $(TESTS),--tests $(TESTS))
+
+bench-replicas: $(VENV)/test.stamp $(RUN)/run.stamp ## what replicas and their acknowledgements cost
+	$(BIN)/python -m benchmarks.replicas --kvserver $(RUN)/bin/kvserver --write
+
+bench-report: $(VENV)/test.stamp $(RUN)/run.stamp ## plots of how it scales; PART="clients values keys replicas"
+	$(BIN)/python -m benchmarks.scale --kvserver $(RUN)/bin/kvserver $(if $(PART),--parts $(PART))
+
+bench-larger: $(VENV)/test.stamp $(RUN)/run.stamp ## data larger than memory, and how it holds up others
+	$(BIN)/python -m benchmarks.larger --kvserver $(RUN)/bin/kvserver
+
+bench-cost: $(VENV)/test.stamp $(RUN)/run.stamp ## where the CPU time of an operation goes, with perf
+	$(BIN)/python -m benchmarks.cost --kvserver $(RUN)/bin/kvserver --write
 
 bench-failover: $(VENV)/test.stamp $(RUN)/run.stamp ## how long writes wait for a planned failover
 	$(BIN)/python -m benchmarks.failover --kvserver $(RUN)/bin/kvserver
 
 soak: $(VENV)/test.stamp ## faults under load, DURATION=600 seconds, SEED=...
 	$(BIN)/python tests/soak.py --duration $(or $(DURATION),600) $(if $(SEED),--seed $(SEED))
+
+steady: $(VENV)/test.stamp $(RUN)/run.stamp ## whether memory stays flat, and pauses beside redis-server's; DURATION=1800
+	$(BIN)/python -m benchmarks.steady --kvserver $(RUN)/bin/kvserver --duration $(or $(DURATION),1800)
 
 wheel: $(RUN)/bin/python ## build a wheel of kvserver, compiled, in dist/
 	@rm -rf build
@@ -73,7 +90,7 @@ image: ## build the container image with docker, else buildah
 	fi
 
 clean: ## remove the environment and caches, never the data
-	rm -rf $(VENV) $(RUN) build dist *.egg-info tests/clients/node/node_modules .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(RUN) .bench build dist *.egg-info tests/clients/node/node_modules .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 SOURCES := $(shell find kvserver -name '*.py')

@@ -1,91 +1,80 @@
-"""`python -m benchmarks`: redis-benchmark over kvserver and redis-server, in turn, in one run.
+"""`python -m benchmarks`: kvserver and redis-server under the same loads, in turn, in one run.
 
-Both keep their data on disk: kvserver always, redis-server with its append-only file, with
-the same appendfsync. Each figure is the median of the rounds, and in each round the two
-servers are measured one right after the other.
+Both keep their data on disk: kvserver always, redis-server with its append-only file, with the
+same appendfsync. Each figure is the median of short rounds, and in each round the two servers are
+measured one right after the other.
 """
 
 from __future__ import annotations
 
 import argparse
-import tempfile
-from pathlib import Path
+from time import perf_counter
 
 from benchmarks import report
-from benchmarks.measure import Figures, Load, measure, prepare
-from tests.harness import KVSERVER, REDIS, Program, Server
+from benchmarks.measure import TESTS, Load
+from benchmarks.servers import Contender, both, compared, program
+from tests.harness import Program
 
-TESTS = ["set", "get", "incr", "mset"]
-PIPELINES = {1: 60_000, 16: 300_000, 64: 300_000}
-COLLECTIONS = [
-    *("lpush", "rpop", "sadd", "spop", "hset", "zadd", "zpopmin", "xadd"),
-    *("lrange_100", "lrange_300", "lrange_500", "lrange_600"),
-]
-#: A pipeline of ranges would be megabytes of replies at once.
-COLLECTION_LOADS = [
-    Load(test, pipeline, 5_000 if test.startswith("lrange") else requests)
-    for pipeline, requests in ((1, 30_000), (16, 100_000))
-    for test in COLLECTIONS
-    if pipeline == 1 or not test.startswith("lrange")
-]
-DOCUMENT = Path(__file__).parent.parent / "docs" / "benchmarks.md"
+PIPELINES = {"everysec": (1, 16, 64), "always": (1, 16)}
+#: With `always` the fsync is what matters, and not the type.
+ALWAYS = ("set", "get", "mixed", "incr", "mset", "lpush", "rpop", "sadd", "hset", "zadd", "xadd")
+#: A run as short as this is measured as well as a longer one, and there can be more of them.
+SECONDS = 0.2
+ROUNDS = 5
+#: Ranges take long even when they are few, and vary little.
+RANGE_ROUNDS = 3
 
 
-def compare(ours: Program, fsync: str, loads: list[Load], rounds: int) -> list[report.Row]:
-    """Measure both servers with this appendfsync."""
-    with tempfile.TemporaryDirectory(prefix="kvserver-bench-") as directory:
-        servers = [
-            Server(
-                Path(directory) / "kvserver",
-                {"appendfsync": fsync},
-                program=ours,
-                env={"PYTHONPATH": ""},
-            ),
-            Server(
-                Path(directory) / "redis",
-                {"appendfsync": fsync, "appendonly": True},
-                program=REDIS,
-            ),
-        ]
-        try:
-            for server in servers:
-                server.start()
-            build = servers[0].client(decode_responses=True).info("server")["kvserver_build"]
-            print(f"appendfsync {fsync}, kvserver {build}\n{report.HEADER}", flush=True)
-            return [_row(servers, load, rounds) for load in loads]
-        finally:
-            for server in servers:
-                server.close()
+def loads(fsync: str, tests: tuple[str, ...], pipelines: tuple[int, ...]) -> list[Load]:
+    """What is measured with this appendfsync; the numbers of requests follow."""
+    chosen = [test for test in tests if fsync != "always" or test in ALWAYS]
+    return [
+        Load(test, pipeline, 0)
+        for pipeline in PIPELINES[fsync]
+        if pipeline in pipelines
+        for test in chosen
+    ]
 
 
-def _row(servers: list[Server], load: Load, rounds: int) -> report.Row:
-    samples: list[list[Figures]] = [[], []]
-    for _ in range(rounds):
-        for server, figures in zip(servers, samples, strict=True):
-            prepare(server.port, load)
-            figures.append(measure(server.port, server.pid, load))
-    row = (load, report.combine(samples[0]), report.combine(samples[1]))
-    print(report.line(row), flush=True)
-    return row
+def compare(ours: Program, fsync: str, chosen: list[Load], rounds: int) -> list[report.Row]:
+    """Measure both servers with this appendfsync, and print the table."""
+    with both(ours, {"appendfsync": fsync}) as servers:
+        build = servers[0].client(decode_responses=True).info("server")["kvserver_build"]
+        print(f"\nappendfsync {fsync}, kvserver {build}\n\n{report.HEADER}", flush=True)
+        rows = []
+        for load in chosen:
+            count = min(rounds, RANGE_ROUNDS) if load.test.startswith("lrange") else rounds
+            rows.append(compared([Contender(s, load) for s in servers], SECONDS, count))
+            print(report.line(rows[-1]), flush=True)
+        return rows
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--tests", nargs="+", default=list(TESTS), choices=TESTS, metavar="TEST")
+    parser.add_argument("--pipelines", nargs="+", type=int, default=[1, 16, 64])
+    parser.add_argument("--fsync", nargs="+", choices=list(PIPELINES), default=list(PIPELINES))
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--kvserver", help="the installed program to measure; default: the source")
+    parser.add_argument("--write", action="store_true", help="update docs/benchmarks.md")
+    return parser.parse_args()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--tests", nargs="+", default=TESTS)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--kvserver", required=True, help="the installed program to measure")
-    parser.add_argument("--write", action="store_true", help="update docs/benchmarks.md")
-    options = parser.parse_args()
-    ours = Program("kvserver", (options.kvserver,), KVSERVER.directives)
-    loads = [Load(t, p, n) for p, n in PIPELINES.items() for t in options.tests]
-    loads += [load for load in COLLECTION_LOADS if options.tests == TESTS]
-    always = [Load("set", 1, 60_000), Load("set", 16, 200_000)]
-    sections = []
-    for fsync, chosen in (("everysec", loads), ("always", always)):
-        rows = compare(ours, fsync, chosen, options.rounds)
-        sections.append(report.section(f"`appendfsync {fsync}` on both", rows))
+    """The command line."""
+    options = _options()
+    ours, began = program(options.kvserver), perf_counter()
+    print(report.measured(), flush=True)
+    sections, rows = [], []
+    for fsync in options.fsync:
+        chosen = loads(fsync, tuple(options.tests), tuple(options.pipelines))
+        found = compare(ours, fsync, chosen, options.rounds)
+        sections.append(report.section(f"`appendfsync {fsync}` on both", found))
+        rows += [(fsync, row) for row in found]
+    goals = report.summary(rows)
+    print(f"\n{goals}\nIt took {perf_counter() - began:.0f} s.", flush=True)
     if options.write:
-        report.write(DOCUMENT, sections)
+        report.write("bench", "\n".join([report.measured(), "", goals, *sections]))
 
 
 if __name__ == "__main__":

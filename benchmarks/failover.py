@@ -9,7 +9,6 @@ acknowledged is compared with what the primary holds. redis-server does the same
 from __future__ import annotations
 
 import argparse
-import socket
 import sys
 import tempfile
 import threading
@@ -18,8 +17,7 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-import hiredis
-
+from benchmarks.admin import Admin
 from benchmarks.report import machine
 from benchmarks.writers import Load, Shape
 from tests.harness import KVSERVER, REDIS, Program, Server
@@ -56,31 +54,6 @@ class Result(NamedTuple):
             f"| {self.rate:,.0f} "
             f"| {self.acked:,} | {len(self.faults)} | {self.full_syncs} |"
         )
-
-
-class Admin:
-    """A connection for FAILOVER and INFO."""
-
-    def __init__(self, port: int) -> None:
-        self._sock = socket.create_connection(("127.0.0.1", port))
-        self._reader = hiredis.Reader(encoding="utf-8")
-
-    def ask(self, *words: str) -> object:
-        """One command's reply; errors are raised."""
-        self._sock.sendall(hiredis.pack_command(words))  # type: ignore[arg-type]
-        while (reply := self._reader.gets()) is False:
-            self._reader.feed(self._sock.recv(1 << 16))
-        if isinstance(reply, hiredis.ReplyError):
-            raise reply
-        return reply
-
-    def info(self, section: str = "replication") -> dict[str, str]:
-        """INFO's fields."""
-        lines = str(self.ask("INFO", section)).splitlines()
-        return {name: value for name, colon, value in (x.partition(":") for x in lines) if colon}
-
-    def close(self) -> None:
-        self._sock.close()
 
 
 class Failovers(threading.Thread):

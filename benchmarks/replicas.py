@@ -1,9 +1,9 @@
-"""`python -m benchmarks.replicas`: what replication costs, and whether a replica keeps up.
+"""`python -m benchmarks.replicas`: what replication costs, and what an acknowledgement does.
 
-SETs from redis-benchmark go to a server alone, with a replica, and with `replica-ack-quorum 1`;
-redis-server does the first two beside it. While they go on the replica's lag in positions is
-sampled: a replica that is slower than its primary falls behind more and more. (A replica of Redis
-acknowledges once a second, so its primary can't tell.)
+With one replica each: the tests of `make bench` on kvserver and redis-server; then writes that wait
+for the replica, which kvserver does by itself with `replica-ack-quorum 1`, and a client of
+redis-server by a WAIT behind each write, or behind each pipeline. Primaries and replicas keep their
+data on disk, appendfsync everysec. `scale` has the same with 0, 1 and 2 replicas.
 """
 
 from __future__ import annotations
@@ -12,34 +12,42 @@ import argparse
 import sys
 import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
-from benchmarks.failover import Admin, follow
-from benchmarks.measure import Figures, Load, cpu_seconds, measure
-from benchmarks.report import machine
-from tests.harness import KVSERVER, REDIS, Directive, Program, Server
-
-HEADER = (
-    "| server | pipeline | ops/s | p50 ms | p99 ms | CPU us/op | replica's CPU us/op "
-    "| lag: first half, max | second half, max |\n" + "|---" * 9 + "|"
+from benchmarks import report
+from benchmarks.admin import Admin, ask
+from benchmarks.failover import follow
+from benchmarks.measure import Figures, Load, cpu_seconds
+from benchmarks.points import Point
+from benchmarks.servers import (
+    START_SECONDS,
+    Contender,
+    calibrated,
+    compared,
+    end_by_sigterm,
+    program,
+    server,
 )
+from benchmarks.workload import EACH, LAST
+from tests.harness import REDIS, Program, Server
+
 SAMPLE_SECONDS = 0.05
-LOADS = (Load("set", 1, 150_000), Load("set", 16, 1_000_000))
-
-
-class Case(NamedTuple):
-    """A server, with what beside it."""
-
-    name: str
-    program: Program
-    directives: dict[str, Directive]
-    replica: bool
-    quorum: int = 0
+CATCH_UP_MS = 60_000
+#: `get` and `mixed` tell what reads pay for replication: nothing, but for the second core.
+TESTS = ("set", "get", "mixed", "incr", "mset", "lpush", "hset", "zadd", "xadd")
+QUORUM_TESTS = ("set", "incr", "mset", "lpush", "hset", "zadd", "xadd")
+PIPELINES = (1, 16)
+SECONDS = 0.3
+ROUNDS = 3
+#: Long enough to see whether a replica falls behind more and more.
+SCALE_SECONDS = 1.5
 
 
 class Lag(threading.Thread):
-    """Samples how far the replica is behind."""
+    """Samples how far a kvserver's first replica is behind. (A replica of Redis acknowledges once a
+    second, so its primary can't tell.)"""
 
     def __init__(self, port: int) -> None:
         super().__init__(daemon=True)
@@ -57,43 +65,105 @@ class Lag(threading.Thread):
         """The largest lag of the first half of the time, and of the second."""
         self._over.set()
         self.join()
+        self._admin.close()
         half = len(self.samples) // 2
         return max(self.samples[:half], default=0), max(self.samples[half:], default=0)
 
 
-def run_case(case: Case, directory: Path) -> list[str]:
-    """The rows of one case."""
-    env = {"PYTHONPATH": ""}
-    servers = [
-        Server(directory / name, case.directives, program=case.program, env=env)
-        for name in (("primary", "replica") if case.replica else ("primary",))
-    ]
-    try:
-        for server in servers:
-            server.start()
-        if case.replica:
-            follow(servers[1], servers[0])
-        if case.quorum:
-            Admin(servers[0].port).ask("CONFIG", "SET", "replica-ack-quorum", str(case.quorum))
-        return [_row(case, servers, load) for load in LOADS]
-    finally:
-        for server in servers:
-            server.close()
+@contextmanager
+def group(chosen: Program, replicas: int) -> Iterator[list[Server]]:
+    """A primary and its replicas."""
+    end_by_sigterm()
+    with tempfile.TemporaryDirectory(prefix="kvserver-bench-") as directory:
+        servers = [server(Path(directory) / str(n), chosen) for n in range(replicas + 1)]
+        try:
+            for one in servers:
+                one.start(START_SECONDS)
+            for replica in servers[1:]:
+                follow(replica, servers[0])
+            yield servers
+        finally:
+            for one in servers:
+                one.close()
 
 
-def _row(case: Case, servers: list[Server], load: Load) -> str:
-    lag = Lag(servers[0].port) if case.replica and case.program is not REDIS else None
-    before = cpu_seconds(servers[-1].pid)
+def catch_up(primary: Server, replicas: int = 1) -> None:
+    """Wait until the replicas have everything."""
+    admin = Admin(primary.port)
+    admin.ask("SET", "caught-up", "")  # WAIT is about this connection's last write
+    if admin.ask("WAIT", str(replicas), str(CATCH_UP_MS)) != replicas:
+        raise TimeoutError("a replica doesn't catch up")
+    admin.close()
+
+
+class Led(Contender):
+    """A primary, whose replica must have caught up before it is measured."""
+
+    def once(self) -> Figures:
+        catch_up(self.server)
+        return super().once()
+
+
+def tables(ours: Program) -> list[str]:
+    """All tables with one replica; rows are printed as they are found."""
+    with group(ours, 1) as own, group(REDIS, 1) as other:
+        primaries = [own[0], other[0]]
+        attached = [Load(test, p, 0) for p in PIPELINES for test in TESTS]
+        sections = [_section("A replica attached to both", primaries, attached, attached)]
+        ask(own[0].port, "CONFIG", "SET", "replica-ack-quorum", "1")
+        for wait, what, pipelines in ((EACH, "write", PIPELINES), (LAST, "pipeline", (16,))):
+            title = f"`replica-ack-quorum 1`, and redis-server with `WAIT 1 0` after each {what}"
+            loads = [Load(test, p, 0, generated=True) for p in pipelines for test in QUORUM_TESTS]
+            waiting = [load._replace(wait=wait) for load in loads]
+            sections.append(_section(title, primaries, loads, waiting))
+        return sections
+
+
+def _section(title: str, primaries: list[Server], ours: list[Load], theirs: list[Load]) -> str:
+    """A table, each row with our load on kvserver and theirs on redis-server."""
+    print(f"\n{title}\n\n{report.HEADER}", flush=True)
+    rows = []
+    for loads in zip(ours, theirs, strict=True):
+        contenders = [Led(one, load) for one, load in zip(primaries, loads, strict=True)]
+        rows.append(compared(contenders, SECONDS, ROUNDS))
+        print(report.line(rows[-1]), flush=True)
+    return report.section(title, rows)
+
+
+def scaled(ours: Program) -> list[Point]:
+    """SET with 0, 1 and 2 replicas, for `scale`."""
+    points = []
+    for count in range(3):
+        for chosen in (ours, REDIS):
+            with group(chosen, count) as servers:
+                for pipeline in PIPELINES:
+                    load = Load("set", pipeline, 0)
+                    load = calibrated([Contender(servers[0], load)], SCALE_SECONDS)[0].load
+                    found = [_followed(servers, load) for _ in range(ROUNDS)]
+                    points.append(sorted(found, key=lambda point: point.figures.rate)[ROUNDS // 2])
+    return points
+
+
+def _followed(servers: list[Server], load: Load) -> Point:
+    """One measurement, with an eye on the replicas."""
+    primary, replica, count = servers[0], servers[-1], len(servers) - 1
+    catch_up(primary, count)
+    lag = Lag(primary.port) if count and primary.program is not REDIS else None
+    before = cpu_seconds(replica.pid)
     if lag is not None:
         lag.start()
-    figures: Figures = measure(servers[0].port, servers[0].pid, load)
-    spent = (cpu_seconds(servers[-1].pid) - before) / load.requests * 1e6
-    first, second = lag.stop() if lag is not None else (0, 0)
-    beside = [f"{spent:.1f}" if case.replica else ""]
-    beside += [f"{first:,}", f"{second:,}"] if lag is not None else ["", ""]
-    return (
-        f"| {case.name} | {load.pipeline} | {figures.rate:,.0f} | {figures.p50:.2f} "
-        f"| {figures.p99:.2f} | {figures.cpu:.1f} | {' | '.join(beside)} |"
+    figures = Contender(primary, load).once()
+    behind = lag.stop() if lag is not None else None
+    catch_up(primary, count)
+    spent = (cpu_seconds(replica.pid) - before) / load.requests * 1e6 if count else 0.0
+    return Point(
+        primary.program.name,
+        load.test,
+        load.pipeline,
+        count,
+        figures,
+        replica_cpu=spent,
+        lag=behind,
     )
 
 
@@ -101,22 +171,12 @@ def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.replicas", description=__doc__)
     parser.add_argument("--kvserver", help="the installed program to measure; default: the source")
+    parser.add_argument("--write", action="store_true", help="update docs/benchmarks.md")
     options = parser.parse_args()
-    command = (options.kvserver,) if options.kvserver else KVSERVER.command
-    ours = Program("kvserver", command, KVSERVER.directives)
-    aof = {"appendonly": True, "repl-diskless-sync-delay": 0}
-    cases = [
-        Case("kvserver", ours, {}, False),
-        Case("kvserver, a replica", ours, {}, True),
-        Case("kvserver, replica-ack-quorum 1", ours, {}, True, 1),
-        Case("redis-server", REDIS, aof, False),
-        Case("redis-server, a replica", REDIS, aof, True),
-    ]
-    print(machine(), "", HEADER, sep="\n", flush=True)
-    for case in cases:
-        with tempfile.TemporaryDirectory() as directory:
-            for row in run_case(case, Path(directory)):
-                print(row, flush=True)
+    print(report.measured(), flush=True)
+    sections = tables(program(options.kvserver))
+    if options.write:
+        report.write("replicas", "\n".join([report.measured(), "", *sections]))
     return 0
 
 

@@ -1,0 +1,188 @@
+"""`python -m benchmarks.cost`: where the CPU time of an operation goes, with perf(1).
+
+A compiled kvserver is sampled under a load, with call stacks. Each sample belongs to the first
+stage of `STAGES` one of whose functions is on its stack; the shares are of the CPU time per
+operation of a run without perf. It writes the table of the cost model in docs/benchmarks.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks import report
+from benchmarks.measure import FILLED_BY, READS, TESTS, Figures, Load, cpu_seconds, measure
+from benchmarks.servers import Contender, calibrated, program, running, settle
+from tests.harness import Server, wait_until
+
+CASES = ("get:1", "set:1", "get:16", "set:16", "lpush:16", "zadd:16")
+SECONDS = 1.0
+#: On a machine that others use too it may take long until the server had so much time.
+SAMPLED_CPU_SECONDS = 2.0
+#: A sample copies so much of the stack; fewer samples and less stack disturb less.
+PERF = ("perf", "record", "-q", "-F", "799", "--call-graph", "dwarf,8192")
+KERNEL = "[kernel"
+BACKGROUND = "RocksDB's threads: flush, compaction"
+OTHERS = "other threads: fsync"
+REST = "the rest of the main thread"
+
+
+class Stage(NamedTuple):
+    """A name, and what is on the stack during it."""
+
+    name: str
+    functions: re.Pattern[str]
+    #: Whether the kernel must be at work (or must not), if that matters.
+    kernel: bool | None = None
+
+    def has(self, stack: list[str]) -> bool:
+        """Whether a stack, innermost first, belongs to it."""
+        if self.kernel is not None and self.kernel != stack[0].endswith(KERNEL):
+            return False
+        return any(self.functions.search(frame) for frame in stack)
+
+
+_SEND = r"uv_try_write|uv__write|tcp_sendmsg|_exec_queued_writes|UVStream|Connection___write"
+#: In this order: what is called comes before what calls it.
+STAGES = (
+    Stage("RocksDB: memtable", re.compile("MemTableInserter|MemTable::Add")),
+    Stage("RocksDB: log", re.compile("WriteToWAL|ConcurrentWriteToWAL|log::Writer")),
+    Stage("RocksDB: rest of a write", re.compile("rocksdb_write$|Rdict::__pymethod_write")),
+    Stage("RocksDB: read", re.compile(r"rocksdb_get|Rdict::(get|__pymethod_(get|__getitem__))")),
+    Stage("send: kernel", re.compile(_SEND), True),
+    Stage("send: uvloop", re.compile(_SEND), False),
+    Stage("end of the turn: batch", re.compile("CommitLog___commit")),
+    Stage("end of the turn: rest", re.compile("Turn___(end|commit)")),
+    Stage("dispatch and handler", re.compile("Dispatcher___execute")),
+    Stage("parse", re.compile("CPyDef_request___")),
+    Stage("connection", re.compile("CPyDef_connection___")),
+    Stage("receive: kernel", re.compile("uv__read|uv__stream_io"), True),
+    Stage("receive: uvloop", re.compile("uv__read|uv__stream_io")),
+    Stage("wait for events: kernel", re.compile("epoll_wait|epoll_pwait|uv__io_poll"), True),
+)
+#: The rows of the table, in the order of an operation.
+ROWS = (
+    *("wait for events: kernel", "receive: kernel", "receive: uvloop", "connection", "parse"),
+    *("dispatch and handler", "RocksDB: read", "end of the turn: batch", "RocksDB: log"),
+    *("RocksDB: memtable", "RocksDB: rest of a write", "end of the turn: rest"),
+    *("send: uvloop", "send: kernel", REST, BACKGROUND, OTHERS),
+)
+
+
+class Profile(NamedTuple):
+    """One load: figures without perf, and the share of each stage."""
+
+    load: Load
+    figures: Figures
+    shares: dict[str, float]
+
+    @property
+    def busy(self) -> float:
+        """The share of a core that the main thread used."""
+        others = self.shares.get(BACKGROUND, 0) + self.shares.get(OTHERS, 0)
+        return self.figures.rate * self.figures.cpu * (1 - others) / 1e6
+
+
+def stage_of(is_main: bool, thread: str, stack: list[str]) -> str:
+    """The stage of one sample; frames are "function dso"."""
+    if not is_main:
+        return BACKGROUND if thread.startswith("rocksdb") else OTHERS
+    return next((stage.name for stage in STAGES if stage.has(stack)), REST)
+
+
+def samples(lines: Iterable[str]) -> Iterator[tuple[str, int, list[str]]]:
+    """Thread name, thread id and stack of each sample, from `perf script`."""
+    thread, number, stack = "", 0, list[str]()
+    for line in lines:
+        if not line.strip():
+            if stack:
+                yield thread, number, stack
+            stack = []
+        elif line[0].isspace() and re.match(r"\s+[0-9a-f]+ ", line):
+            _, function, dso = _frame(line)
+            stack.append(f"{function} {dso}")
+        else:
+            thread, _, tid = line.strip().rpartition(" ")
+            thread, number = thread.strip(), int(tid)
+    if stack:
+        yield thread, number, stack
+
+
+def _frame(line: str) -> tuple[str, str, str]:
+    """Address, function and file of a line such as `  1f2e uv__read (/usr/lib/x.so)`."""
+    address, _, rest = line.strip().partition(" ")
+    function, _, dso = rest.rpartition(" (")
+    return address, function, KERNEL if dso.startswith(KERNEL) else dso.rstrip(")")
+
+
+def profile(server: Server, load: Load) -> Profile:
+    """Run the load twice, without perf and with it."""
+    contender = calibrated([Contender(server, load)], SECONDS)[0]
+    settle(server)
+    figures = contender.once()
+    text = _sampled(contender)
+    found = Counter(stage_of(t == server.pid, name, s) for name, t, s in samples(text.splitlines()))
+    shares = {name: count / found.total() for name, count in found.items()}
+    return Profile(contender.load, figures, shares)
+
+
+def _sampled(contender: Contender) -> str:
+    """What `perf script` has to say of the server under this load."""
+    server = contender.server
+    with tempfile.TemporaryDirectory(prefix="kvserver-perf-") as directory:
+        data = Path(directory) / "perf.data"
+        perf = subprocess.Popen([*PERF, "-p", str(server.pid), "-o", str(data)])
+        wait_until(data.exists, what="perf begins")
+        enough = cpu_seconds(server.pid) + SAMPLED_CPU_SECONDS
+        while cpu_seconds(server.pid) < enough:
+            measure(server.port, server.pid, contender.load)
+        perf.send_signal(signal.SIGINT)
+        perf.wait()
+        command = ["perf", "script", "-i", str(data), "-F", "comm,tid,ip,sym,dso", "--no-inline"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def table(profiles: list[Profile]) -> str:
+    """Stages down, loads across, in us per operation."""
+    titles = [f"{p.load.test.upper()}, pipeline {p.load.pipeline}" for p in profiles]
+    lines = [["us per operation", *titles], ["---"] * (len(titles) + 1)]
+    for name in ROWS:
+        cells = [f"{p.shares.get(name, 0) * p.figures.cpu:.2f}" for p in profiles]
+        if any(cell != "0.00" for cell in cells):
+            lines.append([name, *("" if cell == "0.00" else cell for cell in cells)])
+    lines.append(["**together**", *(f"**{p.figures.cpu:.2f}**" for p in profiles)])
+    lines.append(["operations a second", *(f"{p.figures.rate:,.0f}" for p in profiles)])
+    lines.append(["main thread's share of a core", *(f"{p.busy:.0%}" for p in profiles)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.cost", description=__doc__)
+    parser.add_argument("--tests", nargs="+", default=list(CASES), help="such as set:16")
+    parser.add_argument("--kvserver", required=True, help="the installed program, compiled")
+    parser.add_argument("--write", action="store_true", help="update docs/benchmarks.md")
+    options = parser.parse_args()
+    cases = [name.partition(":") for name in options.tests]
+    pops = FILLED_BY.keys() - READS  # filling them would be sampled too
+    if unknown := [test for test, _, _ in cases if test not in TESTS or test in pops]:
+        parser.error(f"no test that can be sampled: {' '.join(unknown)}")
+    with running([program(options.kvserver)], [{"appendfsync": "everysec"}]) as servers:
+        loads = [Load(test, int(pipeline or 1), 0) for test, _, pipeline in cases]
+        found = table([profile(servers[0], load) for load in loads])
+    print(found)
+    if options.write:
+        report.write("cost", f"{report.measured()}\n\n{found}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
