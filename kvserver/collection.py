@@ -32,7 +32,7 @@ class Collection:
         at = 9 if row[0] & HAS_EXPIRE else 1
         #: What the keys of its elements begin with.
         self.prefix = db_prefix + row[at : at + 8]
-        self.count = int.from_bytes(row[at + 8 : at + 16], "big")
+        self.count = codec.number_at(row, at + 8)
         #: What its type adds to the header.
         self.extras = row[at + 16 :]
 
@@ -104,15 +104,14 @@ class MutableCollection(Collection):
             if not self.is_new:
                 writer.drop_emptied(self.key, self.row)
             return
-        row = self._header()
-        if self.is_new or (self.row != row and writer.rows.peek(self.row_key) is not self.row):
-            self.is_new = False
+        row, before = self._header(), self.row
+        if row != before or self.is_new:
             self.row = row
-            writer.put_at(self.row_key, self.key, row)
-            return
-        if self.row != row:
-            writer.put_header(self.row_key, self.row, row)
-            self.row = row
+            if self.is_new or writer.rows.peek(self.row_key) is not before:
+                self.is_new = False
+                writer.put_at(self.row_key, self.key, row)
+                return
+            writer.put_header(self.row_key, before, row)
         if writer.keyspace.observed:
             writer.touched(self.key)
 

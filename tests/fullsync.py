@@ -20,7 +20,13 @@ from proxy import Proxy
 MIB = 1 << 20
 SECONDS = 40.0
 #: Many small files in a data set of a few MB, so that some are whole when a transfer is cut.
-SMALL_FILES: dict[str, Directive] = {"rocksdb.write_buffer_size": 1}
+SMALL_FILES: dict[str, Directive] = {
+    "rocksdb.write_buffer_size": 1,
+    # They stay small: a compaction would make one file of many.
+    "rocksdb.level0_file_num_compaction_trigger": 64,
+    "rocksdb.level0_slowdown_writes_trigger": 96,
+    "rocksdb.level0_stop_writes_trigger": 128,
+}
 
 
 def behind(cluster: Cluster, proxy: Proxy, **directives: Directive) -> Server:

@@ -194,6 +194,10 @@ class Dispatcher:
                 reply = entry.handler(context, args[-1])
             elif count == 2:
                 reply = entry.handler(context, args[-2], args[-1])
+            elif count == 3:
+                reply = entry.handler(context, args[-3], args[-2], args[-1])
+            elif count == 4:
+                reply = entry.handler(context, args[-4], args[-3], args[-2], args[-1])
             else:
                 reply = entry.handler(context, *args[entry.skip :])
         except RedisError as error:

@@ -51,7 +51,7 @@ def usage(view: View) -> Usage:
         used=used,
         peak=max(process.peak_resident_bytes(), used),
         startup=server.startup_memory,
-        row_cache=server.log.rows.cached_bytes,
+        row_cache=server.log.rows.cached_bytes + server.log.data.cached_bytes,
         memtables=engine.property_sum("rocksdb.cur-size-all-mem-tables"),
         table_readers=engine.property_sum("rocksdb.estimate-table-readers-mem"),
         block_cache=engine.block_cache_usage(),
@@ -152,7 +152,7 @@ def _fragmentation(now: Usage) -> Fields:
 
 
 def _caches(server: Server, now: Usage) -> Fields:
-    """Ours: the row cache, and RocksDB's memory."""
+    """Ours: the row cache, and RocksDB's memory. Hits and misses are those of keys."""
     rows = server.log.rows
     hits, _ = server.keyspace.hits_and_misses()
     # At least: rows that a write read before it replaced them are among the loads.
@@ -161,7 +161,7 @@ def _caches(server: Server, now: Usage) -> Fields:
         "row_cache_bytes": now.row_cache,
         "row_cache_bytes_human": human(now.row_cache),
         "row_cache_max_bytes": server.config.get_int("row-cache-size"),
-        "row_cache_rows": rows.cached_rows,
+        "row_cache_rows": rows.cached_rows + server.log.data.cached_rows,
         "row_cache_hit_rate": f"{hit_rate:.4f}",
         "row_cache_hits_old": rows.hits_old,
         "row_cache_loads": rows.loads,
