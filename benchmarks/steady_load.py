@@ -12,6 +12,7 @@ import socket
 import struct
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from random import Random
 
@@ -27,7 +28,7 @@ Words = Sequence[bytes | str | int]
 Round = Callable[[Random], list[Words]]
 
 
-class Load(threading.Thread):
+class Load(threading.Thread, ABC):
     """Does something at a pace, until `over`, on its own connection; a new one if it ends."""
 
     def __init__(self, port: int, over: threading.Event, per_second: float, seed: int) -> None:
@@ -47,9 +48,9 @@ class Load(threading.Thread):
             due = max(due + 1 / self.per_second, time.monotonic() - 1)
             self.over.wait(max(0.0, due - time.monotonic()))
 
+    @abstractmethod
     def once(self) -> None:
         """One round."""
-        raise NotImplementedError
 
     def connect(self) -> Conn:
         return connect(self.port)

@@ -100,7 +100,6 @@ _DATABASE: Final = struct.Struct(">IQQQQ")
 _NAMESPACE: Final = struct.Struct(">HB")
 _U64: Final = (1 << 64) - 1
 _HEADER: Final = struct.Struct(">QQ")
-_COUNT: Final = struct.Struct(">Q")
 _FIELD_DUE: Final = 1 << 63
 
 
@@ -197,9 +196,7 @@ def collection_id(row: bytes) -> bytes:
 
 def collection_count(row: bytes) -> int:
     """How many elements a collection has, from its row."""
-    number: int
-    (number,) = _COUNT.unpack_from(row, 17 if row[0] & HAS_EXPIRE else 9)
-    return number
+    return number_at(row, 17 if row[0] & HAS_EXPIRE else 9)
 
 
 def number_at(row: bytes, at: int) -> int:

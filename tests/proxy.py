@@ -51,6 +51,11 @@ class Proxy:
         """Close every connection."""
         self._loop.call_soon_threadsafe(self._abort)
 
+    def cut_and_hold_after(self, size: int) -> None:
+        """Close every connection, so that what is held is lost, and forward so many bytes from
+        the target on new ones before it is held again."""
+        self._call(self._cut_and_hold_after(size))
+
     def refuse(self, refusing: bool) -> None:
         """Close every connection, and new ones at once, until told otherwise."""
         self._refusing = refusing
@@ -95,6 +100,11 @@ class Proxy:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _cut_and_hold_after(self, size: int) -> None:
+        self._abort()
+        self._allowed = size
+        self._open[True].set()
 
     def _abort(self) -> None:
         for writer in list(self._writers):

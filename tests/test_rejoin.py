@@ -38,6 +38,8 @@ from rejoin import (
 )
 from test_crash import crashing_at
 
+from kvserver.replication.replica import MAX_LOST_REWINDS
+
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Cluster]:
@@ -433,22 +435,15 @@ def test_the_new_primary_dies_before_it_gave_anything(
 def test_cut_links_in_the_middle(cluster: Cluster, proxies: list[Proxy]) -> None:
     """The link breaks again and again, after ever more bytes."""
     old, new = parted(cluster)
+    play(new, "\n".join(f"SET long{n} {'x' * 1000}" for n in range(60)))  # enough to be cut
     proxy = proxy_to(proxies, new)
     size = 100
     proxy.hold_after(size)
     old.client().replicaof(LOOPBACK, proxy.port)
-    cuts = 0
-    while cuts < 6:
-        # What was held may arrive before the cut: then there is nothing left to hold.
-        wait_until(lambda: proxy.is_holding or position(old) == position(new), 20)
-        if not proxy.is_holding:
-            break
+    for _ in range(MAX_LOST_REWINDS - 1):  # then it would ask for a full sync
+        wait_until(lambda: proxy.is_holding, 20)
         size *= 3
-        proxy.resume()
-        proxy.hold_after(size)
-        proxy.cut()
-        cuts += 1
-    assert cuts
+        proxy.cut_and_hold_after(size)
     proxy.resume()
     assert_same(new, old)
     assert full_syncs(new) == 0

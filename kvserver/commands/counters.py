@@ -26,8 +26,7 @@ def _add(ctx: WriteContext, key: bytes, increment: int) -> int:
     text = b"%d" % total
     expire = 0 if row is None else codec.row_expire(row)
     db.put_at(row_key, key, codec.string_row(text, expire))
-    if ctx.server.notifier.flags:  # `notify` asks too: this saves the call
-        ctx.notify(notify.STRING, b"incrby", key)
+    ctx.notify(notify.STRING, b"incrby", key)
     return total
 
 

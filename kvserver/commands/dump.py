@@ -11,7 +11,6 @@ from typing import Any, Final
 
 from kvserver import errors, resp
 from kvserver.args import Cursor, parse_int
-from kvserver.commands import hashes, lists, sets, streams, zsets
 from kvserver.commands.replies import begin
 from kvserver.rdb.decode import decode_steps
 from kvserver.rdb.errors import BadFormat, WrongFooter
@@ -19,7 +18,7 @@ from kvserver.rdb.types import run
 from kvserver.rdb.values import Value
 from kvserver.registry import ASKING, DENYOOM, READONLY, WALK, WRITE, command, key
 from kvserver.state import notify
-from kvserver.state.context import Context, ReadContext, WriteContext
+from kvserver.state.context import ReadContext, WriteContext
 from kvserver.types import values
 
 _TO_CREATE: Final = (
@@ -121,7 +120,7 @@ def _restore(
         if deleted:
             ctx.notify(notify.GENERIC, b"del", name)
         return resp.OK
-    values.write(db, name, value, expire_ms, _limits(ctx))
+    values.write(db, name, value, expire_ms, ctx.server.encodings)
     ctx.notify(notify.GENERIC, b"restore", name)
     return resp.OK
 
@@ -162,13 +161,3 @@ def _decode(ctx: WriteContext, payload: bytes) -> Value:
         raise errors.error("DUMP payload version or checksum are wrong") from None
     except BadFormat:
         raise errors.error("Bad data format") from None
-
-
-def _limits(ctx: Context) -> values.Limits:
-    return values.Limits(
-        hashes.limits(ctx),
-        lists.node_limit(ctx),
-        sets.limits(ctx),
-        zsets.limits(ctx),
-        streams.limits(ctx),
-    )

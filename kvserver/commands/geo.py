@@ -381,7 +381,7 @@ class _Search:
         if not found:
             ctx.store_nothing(destination)
             return 0
-        target = MutableSortedSet(ctx.db.new(destination, ZSET), zsets.limits(ctx))
+        target = MutableSortedSet(ctx.db.new(destination, ZSET), ctx.server.encodings.zsets)
         target.fill(
             {
                 one.member: one.distance / self.metres if self.stores_distance else one.score

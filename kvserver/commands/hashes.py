@@ -16,18 +16,13 @@ from kvserver.codec import HASH
 from kvserver.collection import MutableCollection
 from kvserver.registry import DENYOOM, FAST, READONLY, WRITE, command, key
 from kvserver.state import notify
-from kvserver.state.context import Context, ReadContext, WriteContext
+from kvserver.state.context import ReadContext, WriteContext
 from kvserver.types import hashes
-from kvserver.types.hashes import FIELD, Limits
+from kvserver.types.hashes import FIELD
 
 CATEGORIES: Final = ("hash",)
 _WRITES: Final = WRITE | DENYOOM | FAST
 _RELAYED: Final = key("RW", "ACCESS", "UPDATE")
-
-
-def limits(ctx: Context) -> Limits:
-    """Up to where Redis would use a listpack."""
-    return ctx.server.encodings.hashes
 
 
 def deleted_last(ctx: WriteContext, fields: MutableCollection, key: bytes) -> None:
@@ -80,7 +75,7 @@ def hmset(ctx: WriteContext, key: bytes, *pairs: bytes) -> resp.Simple:
 def _set(ctx: WriteContext, key: bytes, pairs: tuple[bytes, ...]) -> int:
     """Set fields; returns how many are new."""
     fields = ctx.db.mutable_or_new(key, HASH)
-    bounds = limits(ctx)
+    bounds = ctx.server.encodings.hashes
     if len(pairs) > 2 * bounds.entries:
         hashes.set_encoding(fields, hashes.HASHTABLE)
     created = 0
@@ -125,7 +120,7 @@ def _store(
             expire_ms = hashes.expire_of(row)
         else:
             ctx.notify(notify.HASH, b"hexpired", fields.key)
-    hashes.put(fields, field, value, limits(ctx), expire_ms)
+    hashes.put(fields, field, value, ctx.server.encodings.hashes, expire_ms)
     fields.save()
     ctx.notify(notify.HASH, event, fields.key)
 

@@ -12,7 +12,7 @@ from kvserver import errors
 from kvserver.args import INT_MAX, parse_int_in
 from kvserver.codec import HASH
 from kvserver.collection import MutableCollection
-from kvserver.commands.hashes import CATEGORIES, deleted_last, limits
+from kvserver.commands.hashes import CATEGORIES, deleted_last
 from kvserver.commands.hashes_expiry import (
     COMPLEXITY,
     DELETED,
@@ -226,7 +226,7 @@ def _may_set(fields: MutableCollection | None, order: _Set, now: int) -> bool:
 
 def _set_fields(ctx: WriteContext, fields: MutableCollection, order: _Set) -> int:
     """Set the fields; a time in the past deletes them. Returns how many were past their time."""
-    bounds, now, pairs = limits(ctx), ctx.now, order.pairs
+    bounds, now, pairs = ctx.server.encodings.hashes, ctx.now, order.pairs
     if len(pairs) > 2 * bounds.entries:
         hashes.set_encoding(fields, hashes.HASHTABLE)
     expired = 0

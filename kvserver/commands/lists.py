@@ -14,7 +14,7 @@ from kvserver.codec import LIST
 from kvserver.numbers import INT64_MAX
 from kvserver.registry import DENYOOM, FAST, READONLY, WRITE, KeySpec, command, key
 from kvserver.state import notify
-from kvserver.state.context import Context, ReadContext, WriteContext
+from kvserver.state.context import ReadContext, WriteContext
 from kvserver.types.list_writer import ListWriter
 from kvserver.types.lists import LISTPACK, ListReader
 
@@ -22,11 +22,6 @@ _OF_ENDS: Final = (
     "O(1) for each element added, so O(N) to add N elements when the command is "
     "called with multiple arguments."
 )
-
-
-def node_limit(ctx: Context) -> int:
-    """list-max-listpack-size: which encoding Redis would use."""
-    return ctx.server.config.get_int("list-max-listpack-size")
 
 
 def find(ctx: ReadContext | WriteContext, name: bytes) -> ListReader | None:
@@ -59,7 +54,7 @@ def side(text: bytes) -> bool:
 def removed(ctx: WriteContext, items: ListWriter, event: bytes) -> None:
     """Elements went: write what is left, and tell (listElementsRemoved)."""
     if items.count and items.may_shrink():
-        items.shrink(node_limit(ctx))
+        items.shrink(ctx.server.encodings.list_node)
     items.save()
     name = items.changing.key
     ctx.notify(notify.LIST, event, name)
@@ -73,7 +68,7 @@ def removed(ctx: WriteContext, items: ListWriter, event: bytes) -> None:
 def push(ctx: WriteContext, items: ListWriter, values: Sequence[bytes], front: bool) -> None:
     """Add elements at an end, write, and tell."""
     if items.encoding == LISTPACK:
-        items.grow(values, node_limit(ctx))
+        items.grow(values, ctx.server.encodings.list_node)
     items.push(values, front)
     items.save()
     ctx.notify(notify.LIST, b"lpush" if front else b"rpush", items.changing.key)
@@ -362,7 +357,7 @@ def lset(ctx: WriteContext, name: bytes, text: bytes, value: bytes) -> resp.Simp
     index = _index(items, text)
     if index is None:
         raise errors.error("index out of range")
-    limit = node_limit(ctx)
+    limit = ctx.server.encodings.list_node
     items.grow([value], limit)
     items.replace(index, value)
     items.shrink(limit)
@@ -456,7 +451,7 @@ def linsert(ctx: WriteContext, name: bytes, where: bytes, pivot: bytes, value: b
     place = items.around(pivot, word == b"BEFORE")
     if place is None:
         return -1
-    items.grow([value], node_limit(ctx))
+    items.grow([value], ctx.server.encodings.list_node)
     items.insert(place[0], place[1], value)
     items.save()
     ctx.notify(notify.LIST, b"linsert", name)

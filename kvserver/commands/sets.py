@@ -16,20 +16,15 @@ from kvserver.numbers import INT64_MAX
 from kvserver.registry import DENYOOM, FAST, READONLY, WRITE, KeySpec, command, key
 from kvserver.resp import Members
 from kvserver.state import notify
-from kvserver.state.context import Context, ReadContext, WriteContext
+from kvserver.state.context import ReadContext, WriteContext
 from kvserver.types import sets
-from kvserver.types.sets import Limits, MutableSet, Set
+from kvserver.types.sets import MutableSet, Set
 
 #: SRANDMEMBER with a negative count gives members again and again: how many at most. Redis sets no
 #: limit, and a client could ask for all of the memory with one command.
 MAX_RANDOM: Final = 1 << 24
 
 _SEVERAL: Final = (("2.4.0", "Accepts multiple `member` arguments."),)
-
-
-def limits(ctx: Context) -> Limits:
-    """The directives that say which encoding Redis would use."""
-    return ctx.server.encodings.sets
 
 
 def find(ctx: WriteContext, name: bytes) -> MutableSet | None:

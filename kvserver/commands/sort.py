@@ -215,7 +215,7 @@ def _store(ctx: WriteContext, name: bytes, values: list[bytes]) -> int:
     if values:
         items = list_commands.new_list(ctx, name)
         items.push(values, False)
-        items.grow([], list_commands.node_limit(ctx))
+        items.grow([], ctx.server.encodings.list_node)
         items.save()
         ctx.notify(notify.LIST, b"sortstore", name)
     else:

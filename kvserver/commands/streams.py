@@ -15,7 +15,7 @@ from kvserver.registry import DENYOOM, FAST, READONLY, WRITE, KeySpec, command, 
 from kvserver.state import notify
 from kvserver.state.context import Context, ReadContext, WriteContext
 from kvserver.types import stream_ids as ids
-from kvserver.types.streams import MAX_ENTRY_BYTES, Limits, MutableStream, Trim
+from kvserver.types.streams import MAX_ENTRY_BYTES, MutableStream, Trim
 
 CATEGORIES: Final = ("stream",)
 _TIPS: Final = ("nondeterministic_output",)
@@ -25,11 +25,6 @@ _TIPS: Final = ("nondeterministic_output",)
 _TRIM_NODES: Final = 100
 _MOST_TRIMMED: Final = 1_000_000
 _TRIMMED_AT_ONCE: Final = 10_000
-
-
-def limits(ctx: Context) -> Limits:
-    """How large nodes would be in Redis."""
-    return ctx.server.encodings.streams
 
 
 class _Options:
@@ -113,7 +108,7 @@ def _not_negative(word: bytes, option: str) -> int:
 
 def _usual_limit(ctx: Context) -> int:
     """How many entries `~` trims when nobody says."""
-    usual = _TRIM_NODES * limits(ctx).node_entries
+    usual = _TRIM_NODES * ctx.server.encodings.streams.node_entries
     return min(usual, _MOST_TRIMMED) if usual > 0 else _TRIMMED_AT_ONCE
 
 

@@ -144,10 +144,15 @@ def _locate_set_key(args: Sequence[bytes]) -> list[Key]:
 def set_(ctx: WriteContext, key: bytes, value: bytes, *options: bytes) -> bytes | None:
     if options:
         return _set_with(ctx, key, value, options)
+    _store_plain(ctx, key, value)
+    return resp.OK
+
+
+def _store_plain(ctx: WriteContext, key: bytes, value: bytes) -> None:
+    """`store` without a time to expire, on the hot path."""
     ctx.db.put(key, STRING_HEADER + value)
     if ctx.server.notifier.flags:  # `notify` asks too: this saves the call
         ctx.notify(notify.STRING, b"set", key)
-    return resp.OK
 
 
 def _set_with(
@@ -358,9 +363,5 @@ def msetnx(ctx: WriteContext, *pairs: bytes) -> int:
 
 
 def _store_all(ctx: WriteContext, pairs: tuple[bytes, ...]) -> None:
-    db = ctx.db
-    notifier = ctx.server.notifier
     for at in range(0, len(pairs), 2):
-        db.put(pairs[at], STRING_HEADER + pairs[at + 1])
-        if notifier.flags:
-            ctx.notify(notify.STRING, b"set", pairs[at])
+        _store_plain(ctx, pairs[at], pairs[at + 1])

@@ -14,7 +14,7 @@ from kvserver import codec, errors
 from kvserver.args import Cursor, parse_int, parse_int_in
 from kvserver.codec import SET, ZSET
 from kvserver.collection import Collection
-from kvserver.commands import zset_walks, zsets
+from kvserver.commands import zset_walks
 from kvserver.database import Reader
 from kvserver.numbers import INT64_MAX, parse_double
 from kvserver.registry import (
@@ -205,7 +205,7 @@ def _store(ctx: WriteContext, destination: bytes, scores: dict[bytes, float], ev
     if not scores:
         ctx.store_nothing(destination)
         return 0
-    target = MutableSortedSet(ctx.db.new(destination, ZSET), zsets.limits(ctx))
+    target = MutableSortedSet(ctx.db.new(destination, ZSET), ctx.server.encodings.zsets)
     target.fill(scores)
     target.save()
     ctx.notify(notify.ZSET, event, destination)

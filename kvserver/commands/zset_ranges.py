@@ -243,7 +243,7 @@ def zrangestore(ctx: WriteContext, destination: bytes, name: bytes, *words: byte
     if not pairs:
         ctx.store_nothing(destination)
         return 0
-    target = MutableSortedSet(ctx.db.new(destination, ZSET), zsets.limits(ctx))
+    target = MutableSortedSet(ctx.db.new(destination, ZSET), ctx.server.encodings.zsets)
     # Redis expects as many elements as it knows of in advance (zrangeResultBeginStore).
     target.expect(len(pairs) if query.kind == _RANK else 0, 0)
     for member, score in pairs:

@@ -16,9 +16,9 @@ from kvserver.commands.zset_bounds import LexRange, ScoreRange
 from kvserver.registry import DENYOOM, FAST, READONLY, WRITE, command, key
 from kvserver.resp import NULL_ARRAY
 from kvserver.state import notify
-from kvserver.state.context import Context, ReadContext, WriteContext
+from kvserver.state.context import ReadContext, WriteContext
 from kvserver.types import zset_memory
-from kvserver.types.zsets import Limits, MutableSortedSet, SortedSet, ordered
+from kvserver.types.zsets import MutableSortedSet, SortedSet, ordered
 
 _CATEGORIES: Final = ("sortedset",)
 
@@ -40,15 +40,10 @@ def look_up(ctx: ReadContext, name: bytes) -> SortedSet | None:
     return None if rows is None else SortedSet(rows)
 
 
-def limits(ctx: Context) -> Limits:
-    """The directives that say which encoding Redis would use."""
-    return ctx.server.encodings.zsets
-
-
 def mutable(ctx: WriteContext, name: bytes) -> MutableSortedSet | None:
     """A sorted set to be changed."""
     rows = ctx.db.mutable(name, ZSET)
-    return None if rows is None else MutableSortedSet(rows, limits(ctx))
+    return None if rows is None else MutableSortedSet(rows, ctx.server.encodings.zsets)
 
 
 def parse_score(text: bytes) -> float:
@@ -132,7 +127,7 @@ def _add(ctx: WriteContext, name: bytes, words: tuple[bytes, ...], options: int)
         if options & _XX:
             return None if options & _INCR else 0
         rows = ctx.db.new(name, ZSET)
-    found = MutableSortedSet(rows, limits(ctx))
+    found = MutableSortedSet(rows, ctx.server.encodings.zsets)
     found.expect(size, len(words[at + 1]))
     if options & _INCR:
         return _increment(ctx, rows, found, words[at + 1], scores[0], options)

@@ -50,7 +50,6 @@ class Backups:
         async with self._engine_lock:
             loop = asyncio.get_running_loop()
             try:
-                await loop.run_in_executor(self._worker, log.engine.flush)
                 seq = log.committed_seq
                 path = await loop.run_in_executor(self._worker, make, log, root, name)
                 logger.info("Background saving terminated with success: %s", path)

@@ -23,7 +23,7 @@ from kvserver.numbers import format_double
 from kvserver.registry import MAY_REPLICATE, NOSCRIPT, STALE, WRITE
 from kvserver.scripting.sandbox import AS_ERROR, AS_IS, AS_RESP, AS_STATUS, Outcome, Sandbox
 from kvserver.state import acl, admission, monitor
-from kvserver.state.session import RESTRICTED, Session
+from kvserver.state.session import NO_SINK, RESTRICTED, Session
 from kvserver.storage.commitlog import EngineError
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class Runner:
 
     def __init__(self, server: Server) -> None:
         self._server = server
-        self.session = Session(0, _Nowhere(), server.turn, "lua", "")
+        self.session = Session(0, NO_SINK, server.turn, "lua", "")
         self.running: Run | None = None
         #: The running script was reported to be slow.
         self.busy = False
@@ -333,28 +333,3 @@ def _error(text: str) -> tuple[Any, ...]:
 
 def _nothing() -> None:
     return None
-
-
-class _Nowhere:
-    """The sink of a session that has no connection."""
-
-    query_buffered = 0
-    reading = False
-
-    def write(self, data: bytes) -> None:
-        return None
-
-    def buffered(self) -> int:
-        return 0
-
-    def close(self) -> None:
-        return None
-
-    def abort(self) -> None:
-        return None
-
-    def resume(self) -> None:
-        return None
-
-    def upcoming(self, most: int) -> list[list[bytes]]:
-        return []

@@ -21,7 +21,6 @@ from kvserver.state.awaited import Awaited
 from kvserver.state.backups import BackupStatus
 from kvserver.state.cold import ColdCommands
 from kvserver.state.collector import Collector
-from kvserver.state.encodings import Encodings
 from kvserver.state.latency import LatencyMonitor
 from kvserver.state.migrations import Migration, Migrations
 from kvserver.state.namespaces import Namespaces
@@ -38,6 +37,7 @@ from kvserver.state.turn import Turn
 from kvserver.state.waiting import Waiting
 from kvserver.state.watch import Watches
 from kvserver.storage.commitlog import CommitLog
+from kvserver.types.encodings import Encodings
 
 if TYPE_CHECKING:
     from kvserver.state.dispatch import Dispatcher

@@ -81,9 +81,9 @@ class Sink(Protocol):
 
 
 class NoSink:
-    """What a session has when its connection is gone: takes everything, and keeps nothing. A
-    session that went on referring to its connection, which refers to it, would be left to the
-    cyclic collector (state/collector.py)."""
+    """What a session without a connection has: takes everything, and keeps nothing. That of
+    scripts has none. Nor has one whose connection is gone: if it went on referring to that, which
+    refers to it, both would be left to the cyclic collector (state/collector.py)."""
 
     query_buffered = 0
     reading = False

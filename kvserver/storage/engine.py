@@ -318,9 +318,9 @@ class Engine:
             raise _sorted_error(error) from None
 
     def checkpoint(self, path: str) -> None:
-        """A consistent copy (hard links) in `path`, which must not exist. Holds the GIL: some
-        20 ms after a flush, 400 ms with full memtables. So they are flushed before, and again if
-        that took long."""
+        """A consistent copy (hard links) in `path`, which must not exist. The last step holds the
+        GIL: some 20 ms after a flush, 400 ms with full memtables. So they are flushed before, and
+        again if that took long."""
         for _ in range(MOST_FLUSHES):
             begun = time.monotonic()
             self.flush()

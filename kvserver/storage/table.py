@@ -228,7 +228,6 @@ class CachedTable(Table):
         """`put`, for who has just found `before` in the young generation."""
         size = len(row)
         if size > self.row_limit:
-            self._uncache(key)
             self.put(key, row)
             return
         self.pending[key] = self.young[key] = row

@@ -48,7 +48,7 @@ class ListRows(ListReader):
         rows.count = self.count
         if not self.count and self.remains:
             writer = rows.writer
-            writer.remove(writer.row_key(rows.key), rows.row, rows.key)
+            writer.remove(rows.row_key, rows.row, rows.key)
             return
         size = max(self.size, 0)
         if self.large:

@@ -11,7 +11,7 @@ which they are read and written. Invariants:
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import Final, NamedTuple
+from typing import Final
 
 from kvserver import codec
 from kvserver.codec import ELEMENT_PREFIX_LEN
@@ -34,6 +34,7 @@ from kvserver.rdb.values import (
 )
 from kvserver.storage.overlay import Walk
 from kvserver.types import hashes, lists, sets, sparse, stream_groups, stream_ids, streams, zsets
+from kvserver.types.encodings import Encodings
 from kvserver.types.list_writer import ListWriter
 
 #: Elements between two steps.
@@ -46,16 +47,6 @@ _DISCARD: Final = 10_000
 
 #: A value, read in steps.
 Steps = Generator[None, None, Value]
-
-
-class Limits(NamedTuple):
-    """Up to where Redis uses the small encodings, and how large the nodes of a stream are."""
-
-    hash: hashes.Limits
-    list_node: int
-    set: sets.Limits
-    zset: zsets.Limits
-    stream: streams.Limits
 
 
 # -- reading ---------------------------------------------------------------------------------------
@@ -277,22 +268,22 @@ def _parts(value: Value) -> list[object]:
 # -- writing ---------------------------------------------------------------------------------------
 
 
-def write(db: Writer, key: bytes, value: Value, expire_ms: int, limits: Limits) -> None:
+def write(db: Writer, key: bytes, value: Value, expire_ms: int, limits: Encodings) -> None:
     """Create a key, which isn't there, with this value; `expire_ms` 0: it doesn't expire."""
     if isinstance(value, String):
         db.put_string(key, value.value, expire_ms)
     elif isinstance(value, List):
         _write_list(db.new(key, codec.LIST, expire_ms), value, limits.list_node)
     elif isinstance(value, Set):
-        _write_set(db.new(key, codec.SET, expire_ms), value, limits.set)
+        _write_set(db.new(key, codec.SET, expire_ms), value, limits.sets)
     elif isinstance(value, ZSet):
-        rows = zsets.MutableSortedSet(db.new(key, codec.ZSET, expire_ms), limits.zset)
+        rows = zsets.MutableSortedSet(db.new(key, codec.ZSET, expire_ms), limits.zsets)
         rows.fill(dict(value.members))
         rows.save()
     elif isinstance(value, Hash):
-        _write_hash(db.new(key, codec.HASH, expire_ms), value, limits.hash)
+        _write_hash(db.new(key, codec.HASH, expire_ms), value, limits.hashes)
     else:
-        _write_stream(db.new(key, codec.STREAM, expire_ms), value, limits.stream)
+        _write_stream(db.new(key, codec.STREAM, expire_ms), value, limits.streams)
 
 
 def _write_list(rows: MutableCollection, value: List, node_limit: int) -> None:

@@ -114,7 +114,6 @@ class WorkerFiles:
         async with self._engine_lock:
             seq = self._log.committed_seq
             try:
-                await self.in_worker(self._log.engine.flush)
                 path, files = await self.in_worker(self._checkpoint)
                 result = Snapshot(path, seq, time.monotonic(), files)
             except FAILURES as error:

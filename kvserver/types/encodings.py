@@ -12,6 +12,7 @@ from kvserver.types import hashes, sets, streams, zsets
 _DIRECTIVES = (
     "hash-max-listpack-entries",
     "hash-max-listpack-value",
+    "list-max-listpack-size",
     "set-max-intset-entries",
     "set-max-listpack-entries",
     "set-max-listpack-value",
@@ -35,6 +36,8 @@ class Encodings:
         self.hashes = hashes.Limits(
             number("hash-max-listpack-entries"), number("hash-max-listpack-value")
         )
+        #: list-max-listpack-size: so many elements, or from -1 to -5 for so many bytes.
+        self.list_node = number("list-max-listpack-size")
         self.sets = sets.Limits(
             number("set-max-intset-entries"),
             number("set-max-listpack-entries"),
