@@ -64,6 +64,7 @@ class Cron:
         self._every(1.0, self._each_second)
         self._every(1.0, self._reclaimer.run)
         self._every(1.0, Tidy(self._server, self._worker).run)
+        self._every(1.0, self._measure)
         self._every(RETENTION_SECONDS, self._retain)
 
     async def stop(self) -> None:
@@ -125,6 +126,12 @@ class Cron:
         server = self._server
         paused_ns = server.collector.tick(server.stats.reads)
         server.latency.note("python-gc", paused_ns // 1_000_000)
+
+    async def _measure(self) -> None:
+        """The figures of the log for INFO."""
+        if not self._server.dispatcher.gate & SUSPENDED:
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(self._worker, self._node.index.extent.measure)
 
     async def _retain(self) -> None:
         if self._server.dispatcher.gate & SUSPENDED:

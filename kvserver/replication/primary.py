@@ -18,6 +18,7 @@ from crc32c import crc32c
 
 from kvserver import frames
 from kvserver.replication import negotiate
+from kvserver.replication.lag import Lag
 from kvserver.replication.ports import Outlet, Snapshot
 from kvserver.state.replication import (
     ONLINE,
@@ -26,6 +27,7 @@ from kvserver.state.replication import (
     WAIT_BGSAVE,
     PsyncRequest,
     ReplicaState,
+    not_behind,
 )
 from kvserver.storage.commitlog import LOCAL_PREFIX, LOG, STAMP_KEY, EngineError
 from kvserver.storage.positions import FrameCursor, LogGone
@@ -76,6 +78,7 @@ class Downstream:
         self._wanted_bytes = 0
         self._rows: Iterator[tuple[bytes, bytes]] | None = None
         self._wanted_all = False
+        self._lag = Lag(node.log.engine, 0)
         #: Before this position it isn't equal to any primary: what it has counts for nobody.
         self._equal_from = 0
         self.closed = False
@@ -124,6 +127,7 @@ class Downstream:
         if self._cursor is not None:
             self._cursor.close()
             self._cursor = None
+        self.state.behind = not_behind  # which referred to this object
         if self._snapshot is not None or self.state.state == WAIT_BGSAVE:
             self._node.snapshots.release(self)
             self._snapshot = None
@@ -171,7 +175,10 @@ class Downstream:
     # -- frames ----------------------------------------------------------------------------
 
     def _go_online(self, seq: int) -> None:
-        self._cursor = self._node.index.open(seq)
+        index = self._node.index
+        self._cursor = index.open(seq)
+        self._lag = Lag(self._node.log.engine, index.bytes_after(seq - 1))
+        self.state.behind = self._behind
         self._pin = None
         self.state.state = ONLINE
         self.state.acked_seq = seq - 1
@@ -197,9 +204,11 @@ class Downstream:
             while self._cursor is not None and self._link.buffered() < HIGH_WATER:
                 frame = self._cursor.read()
                 if frame is None:
+                    self._lag.sent_all()
                     return
                 self._link.send(frames.encode(frame))
                 self.state.sent_seq = frame.last_seq
+                self._lag.sent(frame, self.state.acked_seq)
                 left -= len(frame.payload)
                 if left < 0:
                     self._pumping = True
@@ -208,6 +217,19 @@ class Downstream:
         except (LogGone, WalError) as error:
             logger.warning("Replica %s is cut off: %s", self.state.addr, error)
             self._node.cut(self)
+
+    def _behind(self) -> tuple[int, int]:
+        """`ReplicaState.behind`."""
+        acked, cursor = self.state.acked_seq, self._cursor
+        if cursor is None or acked >= self._node.log.committed_seq:
+            return 0, 0
+        if acked < cursor.next_seq - 1:
+            return self._lag.unacknowledged(acked)
+        try:
+            frame = cursor.peek()
+        except LogGone:
+            return self._lag.unsent, -1
+        return self._lag.unsent, 0 if frame is None else frame.unix_ms
 
     def _pump_on(self) -> None:
         self._pumping = False

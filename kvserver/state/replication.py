@@ -36,6 +36,11 @@ NO_FAILOVER: Final = "no-failover"
 Padded = tuple[int, int, int, str, str]
 
 
+def not_behind() -> tuple[int, int]:
+    """`ReplicaState.behind` of who isn't sent frames."""
+    return 0, 0
+
+
 @dataclass
 class ReplicaState:
     """A replica, or who introduced itself as one with REPLCONF and hasn't sent PSYNC yet."""
@@ -56,6 +61,9 @@ class ReplicaState:
     last_ack: float = 0.0
     sync_bytes_done: int = 0
     sync_bytes_total: int = 0
+    #: About how many bytes of log it lacks, and the unix time in ms of the oldest write that it
+    #: lacks; 0: it lacks none, -1: the log has it no more. Set while it is online.
+    behind: Callable[[], tuple[int, int]] = not_behind
 
 
 @dataclass(frozen=True)

@@ -147,6 +147,8 @@ class Engine:
         self._config = config
         self._write_options = WriteOptions()
         self._write_options.no_slowdown = True
+        #: Bytes of the batches that were written to the log.
+        self.written = 0
         #: How many threads are in `fetch`, which `close` waits for.
         self._fetching = 0
         self._fetches = threading.Condition()
@@ -291,11 +293,13 @@ class Engine:
     def write(self, batch: WriteBatch) -> None:
         """Write a batch atomically. Raises EngineStalled (nothing was written) or EngineError
         (whether it was written shows only after a reopen)."""
+        size = batch.size_in_bytes()  # RocksDB takes the batch away
         try:
             self._db.write(batch, self._write_options)
         except Exception as error:
             self._sync_lost = _is_sync_failure(str(error))
             raise _sorted_error(error) from None
+        self.written += size
 
     # -- upkeep (all of these block: worker thread) ---------------------------------------
 

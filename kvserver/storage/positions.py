@@ -30,6 +30,7 @@ from kvserver.storage.wal_batch import (
     WalError,
     tail_record,
 )
+from kvserver.storage.wal_extent import WalExtent
 from kvserver.storage.wal_file import BLOCK, LogFile
 
 #: Rewinds that are remembered. What came before the first is lost when there are as many.
@@ -114,6 +115,7 @@ class PositionLog:
     def forget(self) -> None:
         """Positions went back, or the files are others now."""
         self._directory = WalDirectory(self._path)
+        self.extent = WalExtent(self.log.engine)
         #: Sequence and first position of the first stamped batch of each file, once it has one.
         self._firsts: dict[int, tuple[int, int]] = {}
         self.rewinds = unpack_rewinds(self.log.meta.get(REWINDS_KEY) or b"")
@@ -121,8 +123,16 @@ class PositionLog:
 
     def first_position(self) -> int:
         """The lowest position from which on the log can be read."""
+        return self._first_position(self._directory.numbers())
+
+    def reach(self) -> tuple[int, int]:
+        """The lowest position and the bytes of the log, as they were a second ago, or later:
+        without looking at the disk."""
+        return self._first_position(self.extent.found.numbers), self.extent.size
+
+    def _first_position(self, numbers: list[int]) -> int:
         following = self.log.committed_seq + 1
-        oldest = self._first_of(self._directory.numbers())
+        oldest = self._first_of(numbers)
         if oldest is None:
             return following
         sequence, first = oldest
@@ -168,8 +178,6 @@ class PositionLog:
         if seq >= self.log.committed_seq:
             return 0
         numbers = self._directory.numbers()
-        if seq < self.first_position():
-            return self._size_of(numbers)  # INFO asks for it: no need to look for the place
         try:
             with _log_gone():
                 number, batch, _, _ = self._find(seq + 1)
@@ -310,6 +318,14 @@ class FrameCursor:
 
     def read(self) -> Frame | None:
         """The next frame that is committed; None if there is no more yet. Raises LogGone."""
+        frame = self.peek()
+        if frame is not None:
+            self._held = None
+            self.next_seq = frame.last_seq + 1
+        return frame
+
+    def peek(self) -> Frame | None:
+        """What `read` returns next. Raises LogGone."""
         if self._rewinds is not self._index.rewinds:
             self._check_rewinds()
         while True:
@@ -325,11 +341,8 @@ class FrameCursor:
             if frame.first_seq != self.next_seq or frame.last_seq > self._good_until:
                 found = f"{frame.first_seq} to {frame.last_seq}"
                 raise LogGone(f"position {self.next_seq} was due in the log, {found} is there")
-            if frame.last_seq > self._index.log.committed_seq:
-                self._held = batch
-                return None
-            self.next_seq = frame.last_seq + 1
-            return frame
+            self._held = batch
+            return frame if frame.last_seq <= self._index.log.committed_seq else None
 
     def _next_batch(self) -> Batch | None:
         try:

@@ -226,6 +226,7 @@ class MemoryEngine:
         #: Called before a write, after it, and (for steps to die at) once it is over.
         self.on_write: Callable[[str], None] = lambda _label: None
         self.max_file = 12
+        self.written = 0
 
     # -- reads ---------------------------------------------------------------------------
 
@@ -275,7 +276,9 @@ class MemoryEngine:
         if len(file.batches) >= self.max_file:
             store.new_file()
             file = store.files[-1]
-        file.batches.append((sequence, encode(sequence, batch)))
+        payload = encode(sequence, batch)
+        file.batches.append((sequence, payload))
+        self.written += len(payload)
         store.sequence += len(batch)
         store.apply(batch)
         self.on_write("after")

@@ -13,8 +13,6 @@ from kvserver.config import MIB
 from kvserver.state.info.fields import Fields, pairs, ratio
 from kvserver.state.info.view import View
 from kvserver.state.replication import ONLINE, SEND_BULK, WAIT_BGSAVE, ReplicaState
-from kvserver.storage.positions import LogGone
-from kvserver.storage.wal_batch import WalError
 
 if TYPE_CHECKING:
     from kvserver.state.server import Server
@@ -26,7 +24,7 @@ def replication(view: View) -> Fields:
     """INFO replication."""
     server = view.server
     state = server.replication
-    first, count = _reach(server)
+    first, count, size = _reach(server)
     return {
         "role": "slave" if state.is_replica else "master",
         **(_primary(server) if state.is_replica else {}),
@@ -39,7 +37,7 @@ def replication(view: View) -> Fields:
         # Ours.
         "last_failover_stall_us": state.last_failover_stall_us,
         **{f"replica{i}": _replica(server, replica) for i, replica in enumerate(state.replicas)},
-        **_log(server, first, count),
+        **_log(first, count, size),
         **_consistency(server),
     }
 
@@ -128,37 +126,16 @@ def _replica(server: Server, replica: ReplicaState) -> str:
     if replica.state != ONLINE:
         done, total = replica.sync_bytes_done, replica.sync_bytes_total
         return pairs([*figures, ("sync_bytes_done", done), ("sync_bytes_total", total)])
-    behind = max(server.log.committed_seq - replica.acked_seq, 0)
+    size, oldest = replica.behind()
     figures += [
         ("sent", replica.sent_seq),
         ("applied", replica.acked_seq),
         ("fsynced", replica.synced_seq),
-        ("lag_positions", behind),
-        ("lag_bytes", _bytes_after(server, replica.acked_seq) if behind else 0),
-        ("lag_ms", _age_ms(server, replica.acked_seq + 1) if behind else 0),
+        ("lag_positions", max(server.log.committed_seq - replica.acked_seq, 0)),
+        ("lag_bytes", size),
+        ("lag_ms", max(server.keyspace.now - oldest, 0) if oldest > 0 else oldest),
     ]
     return pairs(figures)
-
-
-def _bytes_after(server: Server, seq: int) -> int:
-    index = server.replication.index
-    return index.bytes_after(seq) if index is not None else 0
-
-
-def _age_ms(server: Server, seq: int) -> int:
-    """How long ago the position was written; -1 if the log doesn't have it any more."""
-    index = server.replication.index
-    if index is None:
-        return 0
-    try:
-        cursor = index.open(seq)
-        try:
-            frame = cursor.read()
-        finally:
-            cursor.close()
-    except (LogGone, WalError):
-        return -1
-    return max(server.keyspace.now - frame.unix_ms, 0) if frame is not None else 0
 
 
 # -- the log -----------------------------------------------------------------------------------
@@ -186,21 +163,21 @@ def _backlog(server: Server, first: int, count: int) -> Fields:
     }
 
 
-def _log(server: Server, first: int, count: int) -> Fields:
+def _log(first: int, count: int, size: int) -> Fields:
     """How far back the log reaches: a replica that is behind that needs a full sync."""
     return {
         "repl_log_first_position": first,
         "repl_log_positions": count,
-        "repl_log_bytes": _bytes_after(server, first - 1) if count else 0,
+        "repl_log_bytes": size if count else 0,
     }
 
 
-def _reach(server: Server) -> tuple[int, int]:
-    """(the first position of the log, the number of positions)."""
+def _reach(server: Server) -> tuple[int, int, int]:
+    """(the first position of the log, the number of positions, bytes)."""
     last = server.log.committed_seq
     index = server.replication.index
-    first = index.first_position() if index is not None else last + 1
-    return first, max(last - first + 1, 0)
+    first, size = index.reach() if index is not None else (last + 1, 0)
+    return first, max(last - first + 1, 0), size
 
 
 # -- consistency -------------------------------------------------------------------------------
