@@ -1,11 +1,12 @@
 """Whether a data set equals its primary's, and the rows that say so.
 
-Two things make it differ: a rewind that has not reached its position M yet (row `~u`, of this node
-only), and padding, positions that were passed over (row `p`, which is replicated: whoever copies
-this data set has the same gaps). It must not know links.
+Two things make it differ: a rewind that isn't finished or has not reached its position M yet (row
+`~u`, of this node only), and padding, positions that were passed over (row `p`, which is
+replicated: whoever copies this data set has the same gaps). It must not know links.
 
 Layouts: `~u` is `until u64, start u64` (a RocksDB sequence: where a rewind must begin to read) and
-the history of the primary of M: frames before M bring older ones, which know less than M's;
+the history of the primary of M: frames before M bring older ones, which know less than M's.
+Until every piece of a rewind is written `until` is UNFINISHED, and there is no history of M.
 `p` is JSON, a list of [fork, first, last, unix_ms, peer, reason].
 """
 
@@ -20,6 +21,9 @@ from kvserver.history import History
 from kvserver.replication.negotiate import PADDED
 from kvserver.storage.commitlog import CommitLog
 
+#: The `until` of a data set that only a part of a rewind was written to: no position makes it equal
+#: to any, so PSYNC never leads to frames.
+UNFINISHED: Final = (1 << 64) - 2
 #: Ranges that are kept; the first tells where to rewind to, the others are for people.
 MAX_RANGES: Final = 100
 
@@ -58,9 +62,21 @@ class Consistency:
         return self._aim if self._aim is not None and self.until else self._log.history
 
     @property
+    def is_unfinished(self) -> bool:
+        """Whether a rewind was written in part: rows may contradict each other."""
+        return self._until == UNFINISHED
+
+    @property
+    def unequal(self) -> str:
+        """How a rewound data set differs, in words."""
+        if self.is_unfinished:
+            return "not finished"
+        return f"not equal to any primary before position {self.until}"
+
+    @property
     def consistent_from(self) -> int:
         """What PSYNC says of it."""
-        return PADDED if self.padded else self.until
+        return PADDED if self.padded and not self.is_unfinished else self.until
 
     @property
     def shared(self) -> int | None:

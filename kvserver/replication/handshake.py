@@ -75,7 +75,8 @@ class Handshake:
         """PSYNC: what we have, and what we can do."""
         log = node.log
         flags = b"r" if may_rewind and node.config.get_bool("replication-rewind") else b""
-        if node.config.get_bool("replication-enable-sequence-padding"):
+        may_pad = node.config.get_bool("replication-enable-sequence-padding")
+        if may_pad and not node.consistency.is_unfinished:
             flags += b"p"
         if failover and node.failover.forced:
             flags += b"x"

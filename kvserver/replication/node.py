@@ -20,7 +20,7 @@ from kvserver.config import Config
 from kvserver.frames import Frame
 from kvserver.history import History
 from kvserver.replication import negotiate
-from kvserver.replication.consistency import Consistency, until_row
+from kvserver.replication.consistency import Consistency
 from kvserver.replication.failover import Failover
 from kvserver.replication.followers import Followers
 from kvserver.replication.handshake import Answered
@@ -28,6 +28,7 @@ from kvserver.replication.ports import Files, Host, Outlet, Timers
 from kvserver.replication.primary import Downstream
 from kvserver.replication.replica import ONLINE, REWINDING, SYNC, Upstream
 from kvserver.replication.snapshots import Snapshots
+from kvserver.replication.taken_back import stamp
 from kvserver.state.replication import (
     PRIMARY,
     REPLICA,
@@ -36,14 +37,8 @@ from kvserver.state.replication import (
     Replication,
 )
 from kvserver.storage.commitlog import LOG, CommitLog
-from kvserver.storage.positions import (
-    MAX_REWINDS,
-    PositionLog,
-    Touched,
-    pack_rewinds,
-    unpack_rewinds,
-)
-from kvserver.storage.wal_batch import DELETE, DELETE_RANGE, PUT, Record
+from kvserver.storage.positions import PositionLog
+from kvserver.storage.wal_batch import PUT, Record
 
 if TYPE_CHECKING:
     from kvserver.replication.incoming import Incoming
@@ -123,8 +118,7 @@ class Node:
             return
         if self.consistency.until:
             raise errors.error(
-                "this replica is being rewound and not equal to any primary before position "
-                f"{self.consistency.until}; promote another one"
+                f"this replica is being rewound and {self.consistency.unequal}; promote another one"
             )
         if self.installing:
             raise errors.error("a full sync's data set is being put in place; try again soon")
@@ -421,33 +415,23 @@ class Node:
         self.state.sync_in_progress = False
         self.upstream_changed()
 
-    def take_back(
-        self, touched: Touched, rows: list[dict[bytes, bytes]], fork: int, until: int, start: int
-    ) -> None:
-        """The batch of a rewind. Raises EngineError, EngineStalled."""
-        log = self.log
-        lost = log.committed_seq - fork
-        records: list[Record] = [
-            (DELETE_RANGE, cf, begin, end) for cf, begin, end in touched.ranges
-        ]
-        for cf, keys in enumerate(touched.keys):
-            records += [(DELETE, cf, key, b"") for key in keys if key not in rows[cf]]
-            records += [(PUT, cf, key, row) for key, row in rows[cf].items()]
-        rewinds = unpack_rewinds(log.meta.get(codec.REWINDS_KEY) or b"")
-        rewinds.append((log.engine.rocksdb_sequence() + 1, fork))
-        packed = pack_rewinds(rewinds[-MAX_REWINDS:])
-        records.append((PUT, LOG, codec.REWINDS_KEY, packed))
-        aim = rows[LOG][codec.HISTORY_KEY]
-        records.append((PUT, LOG, codec.UNTIL_KEY, until_row(until, start, aim)))
-        records.append(_stamp(log.history.epoch_at(fork), fork + 1, fork))
+    def leave_position(self) -> None:
+        """Positions are about to go back: nobody may depend on what was there."""
         self.cut_all()
         self.snapshots.forget()
-        log.install(records)
+
+    def went_back(self, lost: int) -> None:
+        """They did, by so many."""
         self.index.forget()
         self.consistency.load()
         self.state.rewinds += 1
         self.state.rewound_positions += lost
         self.host.rewound()
+        self.upstream_changed()
+
+    def rewound(self) -> None:
+        """The last piece of a rewind was written."""
+        self.consistency.load()
         self.upstream_changed()
 
     def pad(self, frame: Frame, theirs: History, peer: str) -> None:
@@ -466,7 +450,7 @@ class Node:
         records: list[Record] = [
             (PUT, LOG, codec.HISTORY_KEY, theirs.upto(frame.last_seq).encode()),
             (PUT, LOG, codec.PADDED_KEY, self.consistency.with_range(entry)),
-            _stamp(frame.epoch, frame.first_seq, frame.last_seq),
+            stamp(frame.epoch, frame.first_seq, frame.last_seq),
         ]
         self.snapshots.forget()
         log.install(records)
@@ -494,8 +478,3 @@ class Node:
         """The oldest log file that a replica or a full sync needs; None: none is."""
         kept = self.snapshots.pinned()
         return self.followers.pinned_file(None if kept is None else kept + 1)
-
-
-def _stamp(epoch: int, first: int, last: int) -> Record:
-    now = time.time_ns() // 1_000_000
-    return PUT, LOG, codec.STAMP_KEY, codec.STAMP.pack(epoch, first, last, now)

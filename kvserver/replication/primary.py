@@ -30,7 +30,7 @@ from kvserver.state.replication import (
     not_behind,
 )
 from kvserver.storage.commitlog import LOCAL_PREFIX, LOG, STAMP_KEY, EngineError
-from kvserver.storage.positions import FrameCursor, LogGone
+from kvserver.storage.positions import WANTED_BYTES, FrameCursor, LogGone
 from kvserver.storage.wal_batch import WalError
 
 if TYPE_CHECKING:
@@ -47,8 +47,6 @@ CHUNK_BYTES: Final = 1 << 18
 #: Rows, or bytes of them, that are read for a rewind in one go.
 ROWS_AT_ONCE: Final = 500
 ROW_BYTES_AT_ONCE: Final = 1 << 18
-#: What an entry of the list of rows counts at least: an empty key takes memory, too.
-WANTED_BYTES: Final = 24
 
 #: A key or a range of a column family: (cf, begin, end); end None for a key.
 Wanted = tuple[int, bytes, bytes | None]
@@ -92,7 +90,9 @@ class Downstream:
         self._equal_from = request.consistent_from
         if node.consistency.padded and request.padded_after is not None:
             # We lack what it lacks, or it got its gaps from us: a rewind would close none.
-            request = replace(request, padded_after=None, consistent_from=0)
+            request = replace(request, padded_after=None)
+            if request.consistent_from == negotiate.PADDED:
+                request = replace(request, consistent_from=0)
         log = node.log
         may_pad = node.config.get_bool("replication-enable-sequence-padding")
         answer = negotiate.negotiate(

@@ -219,7 +219,7 @@ class Upstream:
         if self.stopped or self._link is None:
             return
         timeout = self.node.config.get_int("repl-timeout")
-        if self._is_our_turn:
+        if self._is_our_turn or (self._rewind is not None and self._rewind.is_writing):
             self.last_io = self.node.timers.now()
         if self.node.timers.now() - self.last_io > timeout:
             self.fail("nothing came for longer than repl-timeout")

@@ -1,14 +1,15 @@
 """REWIND: take back what a replica has and its primary doesn't, without a full sync.
 
 It must not know files. The replica reads in its own log which keys and ranges were written since
-the fork, asks the primary for their present rows, and writes in one batch these rows, the fork
-as its position, and that it is equal to its primary only from position M on, the primary's
-position when the last row was read. Frames are physical, so those from the fork to M may
-be applied over rows that are newer already: at M everything is equal (docs/replication.md,
-"Rewind").
+the fork, asks the primary for their present rows, and writes these rows, the fork as its position,
+and that it is equal to its primary only from position M on, the primary's position when the last
+row was read. What asks and what writes is cut into pieces (taken_back.py). Frames are physical, so
+those from the fork to M may be applied over rows that are newer already: at M everything is equal
+(docs/replication.md, "Rewind").
 
 Invariants:
 - The discarded frames are saved before anything is taken back.
+- The event loop is never held for longer than some milliseconds.
 - Who rewinds serves nobody from the moment that it is told to.
 - A rewind that begins before an earlier one reached its M takes back that one's rows too: it
   reads the log from where that one began to read.
@@ -17,12 +18,14 @@ Invariants:
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from kvserver import frames, history
 from kvserver.codec import HISTORY_KEY, LOCAL_PREFIX, STAMP_KEY
 from kvserver.frames import Frame, FrameError
-from kvserver.replication.primary import WANTED_BYTES
+from kvserver.replication.taken_back import TakenBack
 from kvserver.storage.commitlog import LOG, EngineError, EngineStalled
 from kvserver.storage.positions import LogGone, Touched
 from kvserver.storage.wal_batch import WalError
@@ -34,7 +37,10 @@ logger = logging.getLogger("kvserver")
 
 #: Keys in one command to the primary.
 KEYS_AT_ONCE: Final = 256
+#: Commands that are sent in one go.
+REQUESTS_AT_ONCE: Final = 16
 STALL_RETRY_SECONDS: Final = 0.003
+_END: Final = (b"END",)
 
 Rows = list[dict[bytes, bytes]]
 
@@ -50,6 +56,8 @@ class Rewind:
         self._touched: Touched | None = None
         self._rows: Rows = [{}, {}, {}, {}]
         self._received = 0
+        #: Everything has come, and this server is at work.
+        self.is_writing = False
         self._limit = self._node.config.get_int("replication-rewind-max-bytes")
 
     def begin(self) -> None:
@@ -87,19 +95,20 @@ class Rewind:
         if failure:
             self._give_up(f"the discarded writes can't be saved: {failure}")
             return
-        asked = [len(key) for keys in touched.keys for key in keys]
-        asked += [len(begin) + len(end) for _, begin, end in touched.ranges]
-        if sum(max(size, WANTED_BYTES) for size in asked) > self._limit:
+        if touched.wanted > self._limit:
             self._give_up("the keys to ask for exceed replication-rewind-max-bytes")
             return
-        send = self._upstream.send_command
-        for cf, keys in enumerate(touched.keys):
-            ordered = sorted(keys)
-            for at in range(0, len(ordered), KEYS_AT_ONCE):
-                send(b"KEYS", b"%d" % cf, *ordered[at : at + KEYS_AT_ONCE])
-        for cf, begin, end in touched.ranges:
-            send(b"RANGE", b"%d" % cf, begin, end)
-        send(b"END")
+        self._ask(_requests(touched))
+
+    def _ask(self, requests: Iterator[tuple[bytes, ...]]) -> None:
+        """Send some of the requests, and others in the next turn."""
+        if not self._upstream.rewinding(self):
+            return
+        for words in islice(requests, REQUESTS_AT_ONCE):
+            self._upstream.send_command(*words)
+            if words == _END:
+                return
+        self._node.timers.call_later(0, self._ask, requests)
 
     def take(self, frame: Frame) -> None:
         """The primary's present rows; FrameError if nobody asked for them."""
@@ -138,19 +147,36 @@ class Rewind:
         self._write(touched, frame.last_seq)
 
     def _write(self, touched: Touched, until: int) -> None:
+        pieces = TakenBack(self._node, touched, self._rows, self.fork, until, self._start)
+        self.is_writing = True
+        self._write_piece(pieces, until)
+
+    def _write_piece(self, pieces: TakenBack, until: int) -> None:
+        """Write a piece, and the next one in another turn."""
+        if not self._upstream.rewinding(self):
+            return  # the next attempt takes back what was written
+        delay = 0.0
         try:
-            self._node.take_back(touched, self._rows, self.fork, until, self._start)
+            if pieces.write():
+                size = self._received
+                logger.info("Rewound to %d with %d bytes; equal from %d on", self.fork, size, until)
+                self._upstream.psync()
+                return
         except EngineStalled:
-            self._node.timers.call_later(STALL_RETRY_SECONDS, self._write_again, touched, until)
-            return
+            delay = STALL_RETRY_SECONDS
         except EngineError as error:
             self._node.write_failed(str(error))
             self._upstream.fail(f"the rewind can't be written: {error}")
             return
-        size = self._received
-        logger.info("Rewound to %d with %d bytes; equal from %d on", self.fork, size, until)
-        self._upstream.psync()
+        self._node.timers.call_later(delay, self._write_piece, pieces, until)
 
-    def _write_again(self, touched: Touched, until: int) -> None:
-        if self._upstream.rewinding(self):
-            self._write(touched, until)
+
+def _requests(touched: Touched) -> Iterator[tuple[bytes, ...]]:
+    """REPLCONF KEYS, RANGE and END."""
+    for cf, keys in enumerate(touched.keys):
+        rest = iter(keys)
+        while some := tuple(islice(rest, KEYS_AT_ONCE)):
+            yield b"KEYS", b"%d" % cf, *some
+    for cf, begin, end in touched.ranges:
+        yield b"RANGE", b"%d" % cf, begin, end
+    yield _END

@@ -3,7 +3,8 @@
 RocksDB numbers records, kvserver numbers commands; the stamp at the end of each batch ties them.
 It must not know links or what rows mean. Invariants:
 - Between two rewinds positions rise with RocksDB's sequences, so files and blocks are bisected.
-- A rewind makes positions go back: position p is in the newest part of the log whose rewind went
+- A rewind makes positions go back, with the first of its batches; they are no frames, and all of
+  them have the row `~u`. Position p is in the newest part of the log whose rewind went
   back to before p; what an older part says of p and later was discarded.
 - A cursor yields no frame above the committed position, and never half a frame. It doesn't
   survive a rewind: what it has yielded may be discarded.
@@ -19,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import Final
 
-from kvserver.codec import LOCAL_PREFIX, REWINDS_KEY, STAMP, STAMP_KEY
+from kvserver.codec import LOCAL_PREFIX, REWINDS_KEY, STAMP, STAMP_KEY, UNTIL_KEY
 from kvserver.frames import DATA, Frame
 from kvserver.storage.commitlog import LOG, CommitLog
 from kvserver.storage.wal import WalDirectory, WalReader
@@ -35,6 +36,10 @@ from kvserver.storage.wal_file import BLOCK, LogFile
 
 #: Rewinds that are remembered. What came before the first is lost when there are as many.
 MAX_REWINDS: Final = 64
+
+#: What an entry of the list of rows that a rewind asks for counts at least: an empty key takes
+#: memory, too.
+WANTED_BYTES: Final = 24
 
 _REWIND: Final = struct.Struct(">QQ")
 _NEVER: Final = 1 << 64
@@ -61,13 +66,14 @@ class TooMuch(Exception):
 
 class Touched:
     """What a part of the log wrote: keys of each column family, ranges (cf, begin, end), and the
-    frames that a rewind discards, in order. `size`: bytes of all that."""
+    frames that a rewind discards, in order. `size`: bytes of all that; `wanted`: those of keys and
+    ranges as the primary counts them."""
 
     def __init__(self) -> None:
-        self.keys: list[set[bytes]] = [set(), set(), set(), set()]
+        self.keys: list[dict[bytes, None]] = [{}, {}, {}, {}]
         self.ranges: list[tuple[int, bytes, bytes]] = []
         self.frames: list[Frame] = []
-        self.size = 0
+        self.size = self.wanted = 0
 
     def add(self, batch: Batch) -> None:
         """What this batch wrote."""
@@ -77,9 +83,11 @@ class Touched:
             if op == DELETE_RANGE:
                 self.ranges.append((cf, key, value))
                 self.size += len(key) + len(value)
+                self.wanted += max(len(key) + len(value), WANTED_BYTES)
             elif key not in self.keys[cf]:
-                self.keys[cf].add(key)
+                self.keys[cf][key] = None
                 self.size += len(key)
+                self.wanted += max(len(key), WANTED_BYTES)
 
     def add_frame(self, frame: Frame) -> None:
         """A frame that is to be discarded."""
@@ -119,7 +127,6 @@ class PositionLog:
         #: Sequence and first position of the first stamped batch of each file, once it has one.
         self._firsts: dict[int, tuple[int, int]] = {}
         self.rewinds = unpack_rewinds(self.log.meta.get(REWINDS_KEY) or b"")
-        self._rewound_at = {sequence for sequence, _ in self.rewinds}
 
     def first_position(self) -> int:
         """The lowest position from which on the log can be read."""
@@ -168,10 +175,6 @@ class PositionLog:
             return self.log.engine.rocksdb_sequence() + 1
         with _log_gone():
             return self._find(seq)[1].sequence
-
-    def is_rewind(self, batch: Batch) -> bool:
-        """Whether this batch is a rewind's, which stands for no position."""
-        return batch.sequence in self._rewound_at
 
     def bytes_after(self, seq: int) -> int:
         """About how many bytes of log follow position `seq`: all there are if it is gone."""
@@ -335,7 +338,7 @@ class FrameCursor:
             if batch is None:
                 return None
             self._held = None
-            frame = None if self._index.is_rewind(batch) else frame_of(batch)
+            frame = frame_of(batch)
             if frame is None:
                 continue
             if frame.first_seq != self.next_seq or frame.last_seq > self._good_until:
@@ -394,9 +397,16 @@ def stamp_of(batch: Batch) -> tuple[int, int, int, int] | None:
 
 
 def frame_of(batch: Batch) -> Frame | None:
-    """The batch as a frame."""
+    """The batch as a frame; None if it is none: RocksDB's own, or a rewind's."""
     stamp = stamp_of(batch)
     if stamp is None:
         return None
     epoch, first, last, unix_ms = stamp
+    if first > last and _is_of_rewind(batch):
+        return None
     return Frame(DATA, epoch, first, last, batch.count, unix_ms, batch.payload[BATCH_HEADER:])
+
+
+def _is_of_rewind(batch: Batch) -> bool:
+    """Whether a rewind wrote this batch. Padding may have no position in its stamp either."""
+    return any(cf == LOG and key == UNTIL_KEY for _, cf, key, _ in batch.records())

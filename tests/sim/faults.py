@@ -1,20 +1,17 @@
-"""What befalls the servers of a simulation: writes, operators and faults, chosen by its seed."""
+"""What befalls the servers of a simulation: clients, operators and faults, chosen by its seed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from kvserver.database import Writer
 from kvserver.state.replication import PRIMARY
-from sim import elements
+from sim.clients import publish, read, take_turn, write, writers
 from sim.server import PORT, Disk, Server
 
 if TYPE_CHECKING:
     from sim.world import World
 
-KEYS = [b"k%d" % n for n in range(8)]
-TOKEN_KEYS = [b"tokens%d" % n for n in range(3)]
 #: Steps of a process within which an armed fuse goes off.
 FUSE = 60
 
@@ -92,74 +89,6 @@ def point(world: World, server: Server, name: str) -> None:
     """REPLICAOF."""
     world.note(f"{server.name} is told to follow {name}")
     server.operate(server.node.follow, name, PORT)
-
-
-# -- clients -----------------------------------------------------------------------------------
-
-
-def writers(world: World) -> list[Server]:
-    """Servers that take a client's write."""
-    if world.plan.careful:
-        leader = world.servers[world.leader]
-        return [leader] if leader.writable else []
-    return [server for server in world.alive if server.writable]
-
-
-def write(world: World) -> None:
-    """Some turns with some commands each, at every primary."""
-    for server in writers(world):
-        for _ in range(world.random.randint(1, 4)):
-            if server.writable:
-                server.run(_turn, world, server)
-
-
-def _turn(world: World, server: Server) -> None:
-    random = world.random
-    for _ in range(random.choice((1, 1, 2, 5))):
-        key, choice = random.choice(KEYS), random.random()
-        if random.random() < 0.4:
-            server.write(elements.command(random, KEYS, world.value()))
-        elif choice < 0.3:
-            server.write(lambda dbs, key=key: dbs[0].put_string(key, world.value()))
-        elif choice < 0.5:
-            at = server.keyspace.now + random.randint(-100, 20_000)
-            server.write(lambda dbs, key=key, at=at: dbs[0].put_string(key, world.value(), at))
-        elif choice < 0.7:
-            server.write(lambda dbs, key=key: dbs[0].delete(key))
-        elif choice < 0.76:
-            server.write(lambda dbs: dbs[0].keyspace.flush(dbs[0].db))
-        elif choice < 0.8:
-            size = random.choice((200, 3000))
-            server.write(lambda dbs, size=size: _big(dbs[0], size))
-        elif choice < 0.9:
-            server.write(_several(world))
-    server.append(random.choice(TOKEN_KEYS), random.choice((1, 1, 3)))
-
-
-def _several(world: World) -> Callable[[list[Writer]], None]:
-    """A transaction."""
-
-    def command(dbs: list[Writer]) -> None:
-        for key in world.random.sample(KEYS, 3):
-            dbs[0].put_string(key, world.value())
-
-    return command
-
-
-def _big(db: Writer, size: int) -> None:
-    db.put_string(b"big", b"x" * size)
-
-
-def read(world: World) -> None:
-    """GET everywhere."""
-    for server in world.alive:
-        server.run(server.read, world.random.choice(KEYS))
-
-
-def publish(world: World) -> None:
-    """PUBLISH."""
-    for server in world.alive:
-        server.run(server.node.publish, b"message", b"channel", world.value())
 
 
 # -- the network -------------------------------------------------------------------------------
@@ -340,6 +269,38 @@ def diverge(world: World) -> None:
     happens(world)
 
 
+def overtake(world: World) -> None:
+    """Who parted from two primaries is rewound to the younger, and before M told to follow the
+    older, which has gone on for longer."""
+    if len(world.alive) < 3:
+        return
+    parted, older, younger = world.random.sample(world.alive, 3)
+    parted.operate(parted.node.promote)
+    for server in (older, younger):
+        point(world, server, parted.name)
+    world.sleep(3)
+    older.operate(older.node.promote)
+    point(world, younger, older.name)
+    _take_turns(world, parted, older, older)
+    world.sleep(3)
+    younger.operate(younger.node.promote)
+    _take_turns(world, younger, *[older] * 4)
+    point(world, parted, younger.name)
+    for _ in range(300):
+        world.sleep(0.002)
+        if not parted.alive or parted.node.consistency.until:
+            break
+    world.sleep(world.random.random() * 0.02)
+    point(world, parted, older.name)
+
+
+def _take_turns(world: World, *servers: Server) -> None:
+    """These write."""
+    for server in servers:
+        if server.alive and server.writable:
+            server.run(take_turn, world, server)
+
+
 def fail_over(world: World, name: str = "") -> None:
     """FAILOVER at every primary that has a replica (of that name)."""
     for server in writers(world):
@@ -507,6 +468,7 @@ _SPLIT: list[tuple[Action, float]] = [
 TABLES: dict[str, list[tuple[Action, float]]] = {
     "careless": [*_COMMON, *_SPLIT],
     "padding": [*_COMMON, *_SPLIT],
+    "overtaken": [*_COMMON, *_SPLIT, (overtake, 20)],
     "kills": [*_COMMON, (fail_over, 4), (lose_leader, 5)],
     "power": [*_COMMON, (fail_over, 5), (power_cut, 6)],
 }

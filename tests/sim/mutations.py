@@ -15,7 +15,7 @@ from kvserver import frames
 from kvserver.codec import STAMP, STAMP_KEY
 from kvserver.frames import Frame
 from kvserver.history import History
-from kvserver.replication import node
+from kvserver.replication import taken_back
 from kvserver.replication.consistency import Consistency
 from kvserver.replication.followers import Followers
 from kvserver.replication.node import Node
@@ -195,8 +195,18 @@ def _never_until() -> AbstractContextManager[Any]:
 
 def _early_until() -> AbstractContextManager[Any]:
     """M is the fork: what was read later than that counts for nothing."""
-    original = node.until_row
-    return patch.object(node, "until_row", lambda until, start, aim: original(1, start, aim))
+    original = taken_back.until_row
+    return patch.object(taken_back, "until_row", lambda until, start, aim: original(1, start, aim))
+
+
+def _half_for_whole() -> AbstractContextManager[Any]:
+    """A rewind that is written in part isn't told from none."""
+    original = taken_back.until_row
+
+    def mutant(until: int, start: int, aim: bytes) -> bytes:
+        return original(0 if until == taken_back.UNFINISHED else until, start, aim)
+
+    return patch.object(taken_back, "until_row", mutant)
 
 
 def _forgotten_aim() -> AbstractContextManager[Any]:
@@ -209,7 +219,7 @@ def _keep_keys(write: Any) -> Any:
     """Keys that the primary doesn't have stay."""
 
     def mutant(self: Rewind, touched: Any, until: int) -> None:
-        touched.keys = [set() for _ in touched.keys]
+        touched.keys = [{} for _ in touched.keys]
         write(self, touched, until)
 
     return mutant
@@ -301,7 +311,8 @@ MUTANTS = [
     mutant("rewind: begins at the fork", _method(Node, "rewind_start", _start_at_fork)),
     mutant("rewind: M ignored", _never_until),
     mutant("rewind: M too low", _early_until),
-    mutant("rewind: M's era forgotten", _forgotten_aim),
+    mutant("rewind: a part taken for the whole", _half_for_whole),
+    mutant("rewind: M's era forgotten", _forgotten_aim, kind="overtaken", nodes=3),
     mutant("rewind: to each other", _rewind_to_each_other, kind="careless", nodes=2),
     mutant("failover: nobody looks what the target has", _hasty_failover, kind="power"),
     mutant(

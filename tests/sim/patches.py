@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 from kvserver import database, history
-from kvserver.replication import incoming, node, primary, replica, rewind
+from kvserver.replication import incoming, node, primary, replica, rewind, taken_back
 from kvserver.storage import commitlog, positions
 from sim import log
 
@@ -29,7 +29,9 @@ _SMALL: dict[tuple[Any, str], Any] = {
     (replica, "APPLY_BYTES"): 300,
     (rewind, "KEYS_AT_ONCE"): 2,
     (incoming, "MAX_UNWRITTEN"): 300,
-    (node, "MAX_REWINDS"): 64,
+    (rewind, "REQUESTS_AT_ONCE"): 2,
+    (taken_back, "MAX_REWINDS"): 64,
+    (taken_back, "PIECE_RECORDS"): 3,
     (database, "_SINGLE_DELETIONS"): 2,
 }
 
@@ -41,12 +43,15 @@ def patched(world: World) -> Iterator[None]:
     def unix_ms() -> int:
         return world.unix_ms(world.current)
 
+    clock = SimpleNamespace(time_ns=lambda: unix_ms() * 1_000_000)
+
     def replid() -> str:
         return f"{world.random.getrandbits(160):040x}"
 
     values: dict[tuple[Any, str], Any] = {
         (commitlog, "_unix_ms"): unix_ms,
-        (node, "time"): SimpleNamespace(time_ns=lambda: unix_ms() * 1_000_000),
+        (node, "time"): clock,
+        (taken_back, "time"): clock,
         (history, "new_replid"): replid,
         (positions, "WalDirectory"): log.directory,
         (positions, "WalReader"): log.reader,

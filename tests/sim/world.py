@@ -33,7 +33,8 @@ class Plan:
     def __init__(self, random: Random, wanted: dict[str, Any]) -> None:
         chance = random.random()
         #: careless: anything goes; kills, power: one fault at a time and no two primaries, so that
-        #: nothing acknowledged may be lost; padding: a cache.
+        #: nothing acknowledged may be lost; padding: a cache; overtaken (for a mutant): careless,
+        #: with rewinds that don't get to their end.
         if chance < 0.6:
             self.kind = "careless"
         elif chance < 0.76:
