@@ -112,6 +112,11 @@ class Node:
         if upstream is not None:
             upstream.stop()
 
+    def credentials_changed(self) -> None:
+        """`masterauth` or `masteruser` has a new value."""
+        if self.upstream is not None:
+            self.upstream.retry_soon()
+
     def promote(self) -> None:
         """Become a primary, with a new era."""
         if self.state.role == PRIMARY:

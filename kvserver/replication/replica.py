@@ -6,13 +6,14 @@ It must not know sockets or files. Invariants:
 - A rewind and a full sync end with a PSYNC on the same link, as if the replica had just come.
 - When the link is lost it is opened again: at once the first time, then after 1, 2, 4 ... 60 s
   while the primary takes connections but nothing comes of them; every second while it takes none.
+  Changed credentials are tried at once.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from kvserver import frames, history
 from kvserver.frames import Frame, FrameError, FrameParser
@@ -69,6 +70,8 @@ class Upstream:
         self._applying = False
         self._acked = (-1, -1)
         self._delay = 0.0
+        #: Set while it is waited before the next attempt.
+        self._pause: Any = None
         #: There is no connection, and `start` or the end of a dial will come.
         self._waiting = True
         self._progress = False
@@ -83,16 +86,30 @@ class Upstream:
 
     def start(self) -> None:
         """Connect."""
+        self._pause = None
         if self.stopped or self._link is not None:
             return
         node = self.node
         if node.log.failed or node.installing or not node.host.commit():
-            node.timers.call_later(RETRY_SECONDS, self.start)
+            self._start_in(RETRY_SECONDS)
             return
         self.phase = CONNECTING
         self._progress = False
         self.last_io = self.node.timers.now()
         self.node.host.dial(self.host, self.port, self)
+
+    def _start_in(self, seconds: float) -> None:
+        self._pause = self.node.timers.call_later(seconds, self.start)
+
+    def retry_soon(self) -> None:
+        """What the primary is told when the link begins has changed: an attempt that failed says
+        nothing any more, nor will one that is under way."""
+        self._delay = 0.0
+        if self._pause is not None:
+            self._pause.cancel()
+            self._start_in(0)
+        elif self.phase == HANDSHAKE:
+            self._progress = True
 
     def stop(self) -> None:
         """End, for good."""
@@ -143,7 +160,7 @@ class Upstream:
         self.phase = CONNECTING
         self._waiting = True
         self.node.upstream_changed()
-        self.node.timers.call_later(self._delay, self.start)
+        self._start_in(self._delay)
 
     def connected(self, link: Link) -> None:
         """The connection is open: say who we are and what we have."""
