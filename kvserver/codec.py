@@ -24,9 +24,11 @@ Layouts (all integers big-endian, so that byte order is numeric order):
 Keys of the log column family: a batch's stamp under STAMP_KEY, the history (kvserver/history.py),
 each database under DATABASE_KEY and its number, the next database id, the ranges of positions that
 were passed over, the writers of ONCE (kvserver/state/writers.py), libraries of functions
-(kvserver/scripting/functions.py), each namespace under NAMESPACE_KEY and its name. All of them are
-replicated, except those that begin with LOCAL_PREFIX. The number of a namespace's database is
-LAST_DATABASE minus its slot: numbered databases count upwards, those of namespaces downwards.
+(kvserver/scripting/functions.py), each namespace under NAMESPACE_KEY and its name, and under
+EVENTS_KEY keyspace events on their way to replicas (kvserver/state/notify.py), which no data set
+keeps: the batch that puts them deletes them. All of them are replicated, except those that begin
+with LOCAL_PREFIX. The number of a namespace's database is LAST_DATABASE minus its slot: numbered
+databases count upwards, those of namespaces downwards.
 """
 
 from __future__ import annotations
@@ -85,6 +87,7 @@ WRITER_KEY: Final = b"w"
 WRITER_REPLY_KEY: Final = b"r"
 FUNCTIONS_KEY: Final = b"f"
 NAMESPACE_KEY: Final = b"k"
+EVENTS_KEY: Final = b"e"
 #: What begins with it is this node's own: never sent, and never asked for.
 LOCAL_PREFIX: Final = b"~"
 REWINDS_KEY: Final = b"~r"

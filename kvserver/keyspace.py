@@ -174,13 +174,13 @@ class Keyspace:
     def _take_row(self, op: int, key: bytes, row: bytes) -> None:
         """A row of the log column family that a primary wrote."""
         if op == PUT and key.startswith(DATABASE_KEY):
-            index = self._index_of(int.from_bytes(key[1:], "big"))
+            index = self.index_of(int.from_bytes(key[1:], "big"))
             if index < len(self.databases):
                 self.databases[index].take(*codec.unpack_database(row))
         elif key == NEXT_ID_KEY or key.startswith((DATABASE_KEY, NAMESPACE_KEY)):
             self.load()
 
-    def _index_of(self, number: int) -> int:
+    def index_of(self, number: int) -> int:
         """Where the database with a number is, if it is there: else too large an index."""
         slot = LAST_DATABASE - number
         if slot < codec.MAX_NAMESPACES:

@@ -120,7 +120,7 @@ def test_a_transaction_fails_as_a_whole(node: Node) -> None:
 
 
 def test_messages_of_a_failed_write_are_not_delivered(node: Node) -> None:
-    node.server.notifier.flags = -1
+    node.server.notifier.configure("KEAmn")
     client, subscriber = node.client(), node.client()
     run(subscriber, "PSUBSCRIBE", "*")
     node.end()

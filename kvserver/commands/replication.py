@@ -48,6 +48,8 @@ logger = logging.getLogger("kvserver")
 #: What PSYNC's third argument names.
 PROTOCOL: Final = b"KV1"
 _MAX_POSITION: Final = (1 << 64) - 1
+#: Kinds of events are bits of 16.
+_MAX_EVENTS: Final = (1 << 16) - 1
 #: NET_HOST_STR_LEN of Redis.
 _MAX_ADDRESS: Final = 256
 
@@ -358,7 +360,7 @@ def replconf(ctx: ReadContext, *words: bytes) -> resp.Simple | resp.Raw:
     option = words[0].upper() if words else b""
     if option == b"ACK" and len(words) > 1:
         return _acknowledge(ctx, words)
-    if option in _REQUESTS:
+    if option in _REQUESTS and (option not in _NOTES or ctx.session.gate & REPLICATING):
         return _pass_on(ctx, option, words[1:])
     if len(words) % 2:
         raise errors.syntax()
@@ -383,8 +385,9 @@ def _acknowledge(ctx: ReadContext, words: tuple[bytes, ...]) -> resp.Raw:
     return resp.NO_REPLY
 
 
-#: What a replica says during a full sync or rewind, and the least and largest number of words.
+#: What a replica says after PSYNC, unanswered, and the least and largest number of words.
 _REQUESTS: Final = {
+    b"EVENTS": (1, 1),
     b"HAVE": (2, 2),
     b"KEYS": (2, 1 << 30),
     b"RANGE": (3, 3),
@@ -420,6 +423,10 @@ def _note_run_id(replica: ReplicaState, value: bytes) -> None:
     replica.run_id = value
 
 
+def _note_events(replica: ReplicaState, value: bytes) -> None:
+    replica.events = parse_int_in(value, 0, _MAX_EVENTS)
+
+
 def _ignore(_replica: ReplicaState, _value: bytes) -> None:
     """What a replica of Redis can do is of no use here: PSYNC refuses it, in words."""
 
@@ -428,6 +435,7 @@ _NOTES: Final[dict[bytes, Callable[[ReplicaState, bytes], None]]] = {
     b"LISTENING-PORT": _note_port,
     b"IP-ADDRESS": _note_address,
     b"RUN-ID": _note_run_id,
+    b"EVENTS": _note_events,
     b"CAPA": _ignore,
     b"VERSION": _ignore,
     b"RDB-ONLY": _ignore,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from kvserver import logs
 from kvserver.config import Config
-from kvserver.state.notify import parse_flags
 from kvserver.state.server import Server
 
 
@@ -28,7 +27,7 @@ def follow(config: Config, server: Server) -> None:
         server.dispatcher.max_queue_bytes = config.get_int("client-query-buffer-limit")
 
     def notifications() -> None:
-        server.notifier.flags = parse_flags(config.get_str("notify-keyspace-events"))
+        server.notifier.configure(config.get_str("notify-keyspace-events"))
 
     def cache() -> None:
         server.log.resize_cache(config.get_int("row-cache-size"))

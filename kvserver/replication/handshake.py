@@ -54,6 +54,8 @@ class Handshake:
         self._due = 0
         self._asked = False
         self._buffer = bytearray()
+        #: The kinds of events that the primary was told to send; None: it can't.
+        self.wishes: int | None = 0
 
     def greeting(self, node: Node) -> bytes:
         """AUTH and REPLCONF."""
@@ -68,6 +70,9 @@ class Handshake:
         if ip:
             commands[-1] += [b"ip-address", ip]
         commands.append([b"REPLCONF", b"run-id", node.run_id.encode()])
+        # The last one: to it an error is an answer.
+        self.wishes = node.wishes.total
+        commands.append([b"REPLCONF", b"events", b"%d" % self.wishes])
         self._due = len(commands)
         return b"".join(request(*command) for command in commands)
 
@@ -108,7 +113,9 @@ class Handshake:
             at = end + 2
             if not line:
                 continue  # what keeps a link alive
-            if line.startswith(b"-"):
+            if line.startswith(b"-ERR Unrecognized REPLCONF") and self._due == 1:
+                self.wishes = None
+            elif line.startswith(b"-"):
                 return Answered("ERROR", _printable(line[1:]), 0), b""
             if self._due:
                 self._due -= 1

@@ -29,6 +29,7 @@ from kvserver.replication.primary import Downstream
 from kvserver.replication.replica import ONLINE, REWINDING, SYNC, Upstream
 from kvserver.replication.snapshots import Snapshots
 from kvserver.replication.taken_back import stamp
+from kvserver.replication.wishes import Wishes
 from kvserver.state.replication import (
     PRIMARY,
     REPLICA,
@@ -76,6 +77,7 @@ class Node:
         self.upstream: Upstream | None = None
         self.followers = Followers(log, index)
         self.replicas = self.followers.links
+        self.wishes = Wishes(self)
         #: What to call after an acknowledgement or fsync: those who WAIT.
         self.on_ack: list[Callable[[], None]] = []
         #: A received data set is being put in place.
@@ -211,17 +213,20 @@ class Node:
         replica = Downstream(self, link, state)
         state.last_ack = self.timers.now()
         self.replicas.append(replica)
+        self.wishes.update()
         return replica
 
     def refuse(self, replica: Downstream) -> None:
         """Its first PSYNC was answered with an error: the connection is any client's again."""
         self.replicas.remove(replica)
+        self.wishes.update()
         replica.leave()
 
     def cut(self, replica: Downstream) -> None:
         """End the link to a replica, or note that it ended."""
         if replica in self.replicas:
             self.replicas.remove(replica)
+            self.wishes.left(replica.state)
             replica.close()
             self.replicas_changed()
 
@@ -279,6 +284,7 @@ class Node:
         if self.upstream is not None:
             self.upstream.tick()
         self.snapshots.tick()
+        self.wishes.tick()
         self.host.role_changed()
 
     def _ping(self, replicas: list[Downstream]) -> None:
@@ -393,6 +399,7 @@ class Node:
     def replicas_changed(self) -> None:
         """A replica came or went."""
         self.state.replicas = [replica.state for replica in self.replicas]
+        self.wishes.update()
         self._acknowledged()
         self.host.role_changed()
 

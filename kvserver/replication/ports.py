@@ -129,6 +129,9 @@ class Host(Protocol):
     def acknowledged(self) -> None:
         """A replica acknowledged, or went: release what waited for that."""
 
+    def want_events(self, kinds: int) -> None:
+        """Replicas want keyspace events of these kinds: let them travel."""
+
     def deliver(self, kind: bytes, channel: bytes, message: bytes) -> None:
         """A message from the primary for this server's subscribers."""
 

@@ -202,6 +202,14 @@ class Upstream:
         """A command to the primary, which doesn't answer."""
         self._send(request(b"REPLCONF", *args))
 
+    def tell_wishes(self) -> None:
+        """Tell the primary which events are wanted, if that has changed since it was told. Before
+        it has answered PSYNC it would take that for a command to be answered."""
+        told, total = self._handshake.wishes, self.node.wishes.total
+        if self.phase in (SYNC, REWINDING, ONLINE) and told is not None and told != total:
+            self._handshake.wishes = total
+            self.send_command(b"EVENTS", b"%d" % total)
+
     def progressed(self) -> None:
         """A file of a full sync is whole, and will not be sent again: trying is worth it."""
         self._delay = 0.0
@@ -288,6 +296,7 @@ class Upstream:
             self._rewind.begin()
         else:
             self._go_online()
+        self.tell_wishes()
         self.node.upstream_changed()
         return rest
 

@@ -61,6 +61,8 @@ class ReplicaState:
     last_ack: float = 0.0
     sync_bytes_done: int = 0
     sync_bytes_total: int = 0
+    #: The kinds of keyspace events that it wants (state/notify.py).
+    events: int = 0
     #: About how many bytes of log it lacks, and the unix time in ms of the oldest write that it
     #: lacks; 0: it lacks none, -1: the log has it no more. Set while it is online.
     behind: Callable[[], tuple[int, int]] = not_behind
@@ -102,7 +104,8 @@ class ReplicationVerbs(Protocol):
         replies that the session's output holds already."""
 
     def replconf(self, session: Session, option: bytes, values: list[bytes]) -> None:
-        """REPLCONF HAVE, KEYS, RANGE, END of a session that sent PSYNC; `option` in capitals."""
+        """REPLCONF HAVE, KEYS, RANGE, END, EVENTS of a session that sent PSYNC; `option` in
+        capitals."""
 
     def ack(self, session: Session, seq: int, synced_seq: int) -> None:
         """REPLCONF ACK seq FACK synced_seq of a session that sent PSYNC."""

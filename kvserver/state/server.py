@@ -116,6 +116,7 @@ class Server:
         self.keyspace.on_expired = self._notify_expired
         self.keyspace.on_fields_expired = self._notify_fields_expired
         self.keyspace.on_new = self._notify_new
+        log.on_events = self.notifier.replay
         self.keyspace.on_miss = self._notify_miss
         self.dispatcher: Dispatcher
 

@@ -16,6 +16,8 @@ Invariants:
 - A batch whose stamp says another epoch than the one before it has the history's row in it.
 - When a batch fails nothing of it stays visible: pending rows, cached rows and the
   keyspace's counts go back to the last commit.
+- Events are in the batch of the writes that they tell of, put and deleted again: replicas read them
+  there, and no data set keeps them.
 - Once an fsync has failed none is tried until RocksDB is opened again: the kernel reports
   the loss of a page once, and a second fsync would succeed without having written it.
 """
@@ -28,6 +30,7 @@ from typing import Final
 
 from kvserver import history
 from kvserver.codec import (
+    EVENTS_KEY,
     HISTORY_KEY,
     LOCAL_PREFIX,
     PADDED_KEY,
@@ -36,7 +39,7 @@ from kvserver.codec import (
     UNTIL,
     UNTIL_KEY,
 )
-from kvserver.frames import Frame, FrameError
+from kvserver.frames import Frame, FrameError, pack_fields
 from kvserver.history import History
 from kvserver.storage.engine import Engine, EngineError, EngineStalled
 from kvserver.storage.reads import Reads
@@ -68,6 +71,10 @@ def _no_hook() -> None:
 
 
 def _no_install(_records: list[Record]) -> None:
+    return None
+
+
+def _no_events(_row: bytes) -> None:
     return None
 
 
@@ -106,6 +113,10 @@ class CommitLog:
         #: What types keep in memory of rows that this server's commands wrote, by type. It is
         #: emptied whenever rows change in any other way.
         self.derived: dict[int, object] = {}
+        #: Fields that travel with the pending batch (state/notify.py).
+        self.events: list[bytes] = []
+        #: Called with those that came with a frame, once it is installed.
+        self.on_events: Callable[[bytes], None] = _no_events
         self.before_commit: Callable[[], None] = _no_hook
         self.after_rollback: Callable[[], None] = _no_hook
         #: Called with the records of each `install`.
@@ -251,6 +262,10 @@ class CommitLog:
         for table in self.tables:
             if table.pending:
                 table.fill(batch)
+        if self.events:
+            row = pack_fields(self.events)
+            records = [(PUT, LOG, EVENTS_KEY, row), (DELETE, LOG, EVENTS_KEY, b"")]
+            self.engine.batch_records(batch, records)
         stamp = STAMP.pack(self.epoch, self.committed_seq + 1, self.last_seq, _unix_ms())
         self.engine.batch_put(batch, LOG, STAMP_KEY, stamp)
         if step is not None:
@@ -265,6 +280,7 @@ class CommitLog:
     def _settle(self) -> None:
         self.committed_seq = self.last_seq
         self._ranges.clear()
+        self.events.clear()
         self.pending_bytes = 0
         if self._next_history is not None:
             self.history, self._next_history = self._next_history, None
@@ -295,6 +311,7 @@ class CommitLog:
         for table in self.tables:
             table.rollback()
         self._ranges.clear()
+        self.events.clear()
         self.pending_bytes = 0
         self.last_seq = self.committed_seq
         self._swept_seq = min(self._swept_seq, self.committed_seq)
@@ -337,12 +354,18 @@ class CommitLog:
         stamp = STAMP.pack(frame.epoch, frame.first_seq, frame.last_seq, frame.unix_ms)
         if not records or records[-1] != (PUT, LOG, STAMP_KEY, stamp):
             raise FrameError("a frame that doesn't end with the stamp of its header")
-        for op, cf, key, _ in records:
+        events = b""
+        for op, cf, key, value in records:
             if op not in (PUT, DELETE, DELETE_RANGE) or cf > LOG:
                 raise FrameError(f"a frame with operation {op} on column family {cf}")
-            if cf == LOG and key.startswith(LOCAL_PREFIX):
-                raise FrameError("a frame with a row of its sender's own")
+            if cf == LOG:
+                if key.startswith(LOCAL_PREFIX):
+                    raise FrameError("a frame with a row of its sender's own")
+                if key == EVENTS_KEY and op == PUT:
+                    events = value
         self.install(self._without_padding(records))
+        if events:
+            self.on_events(events)
 
     def _without_padding(self, records: list[Record]) -> list[Record]:
         """A copy of a data set that passes over positions has the same gaps. But one that has gaps

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import Final
 
-from kvserver.codec import LOCAL_PREFIX, REWINDS_KEY, STAMP, STAMP_KEY, UNTIL_KEY
+from kvserver.codec import EVENTS_KEY, LOCAL_PREFIX, REWINDS_KEY, STAMP, STAMP_KEY, UNTIL_KEY
 from kvserver.frames import DATA, Frame
 from kvserver.storage.commitlog import LOG, CommitLog
 from kvserver.storage.wal import WalDirectory, WalReader
@@ -78,7 +78,7 @@ class Touched:
     def add(self, batch: Batch) -> None:
         """What this batch wrote."""
         for op, cf, key, value in batch.records():
-            if cf == LOG and (key == STAMP_KEY or key.startswith(LOCAL_PREFIX)):
+            if cf == LOG and (key in (STAMP_KEY, EVENTS_KEY) or key.startswith(LOCAL_PREFIX)):
                 continue
             if op == DELETE_RANGE:
                 self.ranges.append((cf, key, value))

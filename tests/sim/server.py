@@ -244,6 +244,9 @@ class Server:
         self.log.set_quorum(self.world.quorum if primary else 0)
         self.disk.primary = None if primary else (self.state.primary_host, self.state.primary_port)
 
+    def want_events(self, kinds: int) -> None:
+        """Nobody listens."""
+
     def demoted(self) -> None:
         self.waiting.clear()
         self.log.give_up(self.log.committed_seq)
@@ -450,6 +453,8 @@ class Connection:
             self.state.port = int(args[1])
         elif option == b"RUN-ID":
             self.state.run_id = args[1]
+        elif option == b"EVENTS":
+            self.state.events = int(args[1])
         else:
             try:
                 self._after_psync(option, args[1:])

@@ -56,6 +56,7 @@ class Plan:
         self.slowness = random.choice((0.002, 0.002, 0.05, 1.5))
         self.settings: dict[str, Any] = {
             "masterauth": "",
+            "notify-keyspace-events": "",
             "masteruser": "",
             "replica-announce-ip": "",
             "replica-announce-port": 0,

@@ -90,6 +90,9 @@ class ServerHost:
     def acknowledged(self) -> None:
         self._server.turn.released()
 
+    def want_events(self, kinds: int) -> None:
+        self._server.notifier.want(kinds)
+
     def deliver(self, kind: bytes, channel: bytes, message: bytes) -> None:
         pubsub = self._server.pubsub
         if kind == b"smessage":

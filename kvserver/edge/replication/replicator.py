@@ -89,6 +89,7 @@ class Replicator:
         server.replication.index = self._index
         durability.on_synced = self.node.synced
         server.config.on_change("replica-ack-quorum", self.host.role_changed)
+        server.config.on_change("notify-keyspace-events", self.node.wishes.update)
         server.config.on_change(("masterauth", "masteruser"), self.node.credentials_changed)
 
     def start(self) -> None:

@@ -92,7 +92,11 @@ class Verbs:
             return
         replica = found[1]
         try:
-            _listed(replica, option, values)
+            if option == b"EVENTS":
+                replica.state.events = _number(values[0])
+                self._node.wishes.update()
+            else:
+                _listed(replica, option, values)
         except ValueError:
             self._node.cut(replica)
 
