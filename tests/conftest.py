@@ -27,6 +27,7 @@ def pytest_configure() -> None:
 LONG_FILES = (
     *("test_soak", "test_simulation", "test_sentinel", "test_simulation_mutations", "test_oracle"),
     *("test_crash", "test_fullsync", "test_rejoin", "test_replication", "test_recovery"),
+    *("test_replication_faults", "test_replication_hostile_replica"),
     *("test_replicated_types", "test_fullsync_failures", "test_dump", "test_migrate"),
 )
 
@@ -37,11 +38,14 @@ LONG_FILES = (
 #: The simulation patches functions.
 SAME_COMPILED = {
     *("test_commands_md", "test_compose", "test_config", "test_layers", "test_syntax"),
+    *("test_config_redis", "test_config_files", "test_config_rewrite"),
     *("test_acl_files", "test_failover_cli", "test_glob", "test_logs", "test_rewound_cli"),
     *("test_lifecycle", "test_listeners", "test_startup", "test_steady", "test_systemd"),
     *("test_positions", "test_wal_file", "test_wal_retention", "test_wal_rocksdb"),
     *("test_fullsync_failures", "test_once_crash", "test_quorum", "test_recovery", "test_rejoin"),
-    *("test_replication", "test_replication_hostile", "test_sentinel", "test_soak", "test_stalls"),
+    *("test_replication", "test_replication_faults", "test_replication_roles"),
+    *("test_replication_hostile", "test_replication_hostile_replica", "test_sentinel"),
+    *("test_soak", "test_stalls"),
     *("test_rdb_format", "test_simulation", "test_simulation_mutations"),
 }
 

@@ -51,7 +51,7 @@ def victim(tmp_path: Path) -> Iterator[Callable[..., Server]]:
         server.close()
 
 
-def crashing_at(label: str, number: int) -> Program:
+def crashing_at(label: str, number: int = 1) -> Program:
     """kvserver, but it kills itself there."""
     command = (sys.executable, str(LAUNCHER), label, str(number))
     return replace(KVSERVER, command=command)
