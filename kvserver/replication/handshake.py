@@ -70,9 +70,9 @@ class Handshake:
         if ip:
             commands[-1] += [b"ip-address", ip]
         commands.append([b"REPLCONF", b"run-id", node.run_id.encode()])
-        # The last one: to it an error is an answer.
         self.wishes = node.wishes.total
-        commands.append([b"REPLCONF", b"events", b"%d" % self.wishes])
+        if self.wishes:  # the last one: to it an error is an answer
+            commands.append([b"REPLCONF", b"events", b"%d" % self.wishes])
         self._due = len(commands)
         return b"".join(request(*command) for command in commands)
 
@@ -113,7 +113,7 @@ class Handshake:
             at = end + 2
             if not line:
                 continue  # what keeps a link alive
-            if line.startswith(b"-ERR Unrecognized REPLCONF") and self._due == 1:
+            if self.wishes and self._due == 1 and line.startswith(b"-ERR Unrecognized REPLCONF"):
                 self.wishes = None
             elif line.startswith(b"-"):
                 return Answered("ERROR", _printable(line[1:]), 0), b""
