@@ -67,6 +67,7 @@ HOT = [
     "kvserver/storage/commitlog.py",
     "kvserver/storage/overlay.py",
     "kvserver/storage/reads.py",
+    "kvserver/storage/row_cache.py",
     "kvserver/storage/table.py",
     "kvserver/types/encodings.py",
     "kvserver/types/hashes.py",

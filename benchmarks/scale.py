@@ -29,6 +29,8 @@ TESTS = ("get", "set")
 #: The values of one size are this many bytes together, with so many keys at most.
 DATA_BYTES, MOST_KEYS = 128 << 20, 100_000
 KEYS_VALUE_BYTES = 16
+#: GETs of a server that has just started: kvserver has no row in its cache.
+FIRST_GET = "first get"
 EVERYSEC = {"appendfsync": "everysec"}
 SECONDS = 0.7
 ROUNDS = 3
@@ -84,24 +86,28 @@ def measure_keys(ours: Program, limit: int) -> list[Point]:
 
 
 def _restarted(one: Server, keys: int) -> list[Point]:
-    """A server that starts with so many keys, then works on them. One by one: whoever waits would
-    have its data pushed out of the page cache by the other."""
+    """A server that starts with so many keys, reads some, then all of them, and works on. One by
+    one: whoever waits would have its data pushed out of the page cache by the other."""
     settle(one)
     one.terminate(STOP_SECONDS)
     began = perf_counter()
     one.start(START_SECONDS)
     start = perf_counter() - began
     settle(one)
-    points = []
+    points = [_on_keys(one, "get", 1, keys)._replace(test=FIRST_GET, start=start)]
+    workload.touch_keys(one.port, keys)
     for pipeline in (1, 16):
         for test in TESTS:
-            load = Load(test, pipeline, 0, value_bytes=KEYS_VALUE_BYTES, keys=keys)
-            rate = measure(one.port, one.pid, trial(load)).rate
-            load = sized(load, [rate], SECONDS)
-            found = combine([measure(one.port, one.pid, load) for _ in range(ROUNDS)])
-            memory = peak_bytes(one.pid)
-            points.append(Point(one.program.name, test, pipeline, keys, found, memory, start))
+            points.append(_on_keys(one, test, pipeline, keys)._replace(start=start))
     return points
+
+
+def _on_keys(one: Server, test: str, pipeline: int, keys: int) -> Point:
+    load = Load(test, pipeline, 0, value_bytes=KEYS_VALUE_BYTES, keys=keys)
+    rate = measure(one.port, one.pid, trial(load)).rate
+    load = sized(load, [rate], SECONDS)
+    found = combine([measure(one.port, one.pid, load) for _ in range(ROUNDS)])
+    return Point(one.program.name, test, pipeline, keys, found, peak_bytes(one.pid))
 
 
 def measure_replicas(ours: Program, limit: int) -> list[Point]:

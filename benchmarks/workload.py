@@ -136,6 +136,19 @@ def _fill_keys(start: int, stop: int, value_bytes: int) -> Iterator[Batch]:
             commands = []
 
 
+def touch_keys(port: int, count: int) -> None:
+    """Read the keys with the numbers below this."""
+    drive(port, _touch_keys(count), FILL_CLIENTS)
+
+
+def _touch_keys(count: int) -> Iterator[Batch]:
+    key = b"$16\r\nkey:%012d\r\n"
+    for first in range(0, count, FILL_PAIRS):
+        numbers = tuple(range(first, min(first + FILL_PAIRS, count)))
+        head = b"*%d\r\n$5\r\nTOUCH\r\n" % (len(numbers) + 1)
+        yield Batch(head + key * len(numbers) % numbers, 1)
+
+
 def fill_collection(port: int, test: str, count: int, value_bytes: int) -> None:
     """Add as many elements, all different, one command each as the load itself would."""
     drive(port, _fill_collection(test, count, b"x" * value_bytes), FILL_CLIENTS)

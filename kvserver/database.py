@@ -182,7 +182,7 @@ class Reader:
         """(row, seconds since it was used as far as the cache knows), without using it: for
         OBJECT. Counts nothing, and tells nobody of a miss."""
         row_key = self.row_key(key)
-        idle = self.rows.cached_for(row_key)
+        idle = self.rows.cache.unused_for(row_key)
         row = self.rows.get_uncached(row_key)
         if row is not None and self.expired(row):
             if self.keyspace.may_expire:
@@ -288,7 +288,7 @@ class Writer(Reader):
 
     def put_at(self, row_key: bytes, key: bytes, row: bytes) -> None:
         """`put` for who knows the key of the row."""
-        old = self.rows.young.get(row_key)
+        old = self.rows.young(row_key)
         if old is not None and not old[0] | row[0]:
             self.rows.overwrite(row_key, old, row)  # a plain string's: the hot path
         else:

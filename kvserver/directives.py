@@ -31,6 +31,7 @@ from kvserver.kinds import (
     BufferLimit,
     BufferLimits,
     EventFlags,
+    MemorySize,
     Percentiles,
     Primary,
     Users,
@@ -206,8 +207,9 @@ _DATA: Final = Group(
             "The same in entries."),
         Row("writer-id-expiration", Int(0, INT_MAX, "seconds"), "604800",
             "How long a writer of ONCE that sends nothing is remembered; 0 is for ever."),
-        Row("row-cache-size", Size(), "256mb",
-            "The memory for rows that were read or written lately."),
+        Row("row-cache-size", MemorySize(), "25%",
+            "The memory for rows that were read or written lately: a size, or a share of what the "
+            "machine, or the container, has."),
     ),
 )
 
@@ -331,7 +333,7 @@ _ROCKSDB: Final = Group(
     (
         Row("rocksdb.block_cache_size", Int(0, INT_MAX, "MiB"), "256",
             "The memory for blocks of the data files.", immutable=True),
-        Row("rocksdb.block_size", Int(1024, 1 << 30, "bytes"), "16384",
+        Row("rocksdb.block_size", Int(1024, 1 << 30, "bytes"), "8192",
             "The size of a block before compression.", immutable=True),
         Row("rocksdb.compression", Enum("no", "snappy", "lz4", "zstd", "zlib"), "lz4",
             "How the data files are compressed; files that are there stay as they are.",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import ClassVar, NamedTuple
 
 from kvserver import numbers
-from kvserver.config import INT_MAX, Int, Kind, format_size, parse_size, wire
+from kvserver.config import INT_MAX, Int, Kind, Size, format_size, parse_size, wire
 
 #: A host and a port.
 Address = tuple[str, int]
@@ -174,3 +174,26 @@ class Users(Kind[tuple[tuple[str, ...], ...]]):
 
     def lines(self, value: tuple[tuple[str, ...], ...]) -> list[list[str]]:
         return [list(words) for words in value]
+
+
+class MemorySize(Size):
+    """Bytes, or a share of the memory there is, such as 25%, which is kept as -25 (as Redis keeps
+    that of maxmemory-clients)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.valid += ", or a share of the memory, such as 25%"
+
+    def read(self, word: str) -> int:
+        if not word.endswith("%"):
+            return super().read(word)
+        percent = numbers.parse_int64(wire(word[:-1]))
+        if percent is None or not 0 <= percent <= 100:
+            raise ValueError("argument must be a memory or percent value")
+        return -percent
+
+    def words(self, value: int) -> list[str]:
+        return [f"{-value}%"] if value < 0 else super().words(value)
+
+    def show(self, value: int) -> str:
+        return f"{-value}%" if value < 0 else super().show(value)

@@ -33,8 +33,10 @@ UNAUTH_BUFFER: Final = 1 << 20
 ARG_OVERHEAD: Final = 48
 
 _TABLE: Final = 1024
+#: From this length on an argument is long: to split at CRLF would look at each of its bytes.
+_LONG: Final = 512
 _COUNTS: Final[dict[bytes, int]] = {b"*%d" % n: n for n in range(1, _TABLE)}
-_HEADERS: Final[list[bytes]] = [b"$%d" % n for n in range(_TABLE)]
+_HEADERS: Final[list[bytes]] = [b"$%d" % n for n in range(_LONG)]
 _LENGTHS: Final[dict[bytes, int]] = {b"%d" % n: n for n in range(_TABLE)}
 _HEADER_COMES: Final = -1
 
@@ -74,6 +76,7 @@ class RequestParser:
         "_have",
         "_left",
         "_limits",
+        "_long",
         "_need",
         "authenticated",
         "deferred",
@@ -96,6 +99,8 @@ class RequestParser:
         self._args_bytes = 0
         self._left = 0
         self._bulk = _HEADER_COMES
+        #: What was parsed last had long arguments: the next ones probably have some as well.
+        self._long = False
 
     @property
     def buffered(self) -> int:
@@ -113,7 +118,7 @@ class RequestParser:
                 self._check_buffer(requests)
                 return requests
             data = self._join(requests)
-        at = 0 if self._left else self._fast(data, requests)
+        at = 0 if self._left or self._long else self._fast(data, requests)
         if at < len(data):
             self._exact(data, at, requests)
         return requests
@@ -163,6 +168,7 @@ class RequestParser:
         """Parse from `at` on; each step returns where the next begins, or -1 when it needs more
         bytes than there are."""
         size = len(data)
+        self._long = False
         while at < size:
             if self._bulk != _HEADER_COMES:
                 after = self._long_argument(data, at, requests)
@@ -241,8 +247,11 @@ class RequestParser:
     def _take(self, arg: bytes, requests: list[Request]) -> None:
         """An argument is complete, and so may be its command."""
         self._bulk = _HEADER_COMES
+        size = len(arg)
+        if size >= _LONG:
+            self._long = True
         self._args.append(arg)
-        self._args_bytes += len(arg) + ARG_OVERHEAD
+        self._args_bytes += size + ARG_OVERHEAD
         self._left -= 1
         if not self._left:
             requests.append(self._args)
@@ -288,7 +297,7 @@ def _arguments(pieces: list[bytes], start: int, stop: int) -> Request | None:
     for at in range(start, stop, 2):
         arg = pieces[at + 1]
         size = len(arg)
-        if size >= _TABLE or pieces[at] != _HEADERS[size]:
+        if size >= _LONG or pieces[at] != _HEADERS[size]:
             return None
         args.append(arg)
     return args

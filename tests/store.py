@@ -60,7 +60,7 @@ class Store:
     def reopened(self) -> Store:
         now = self.keyspace.now
         self.engine.close()
-        store = Store(self.path, self.rows.half * 2)
+        store = Store(self.path, self.log.cache.size)
         store.keyspace.now = now
         return store
 

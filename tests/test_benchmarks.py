@@ -208,6 +208,7 @@ def test_a_profile_is_shown_in_time_per_operation() -> None:
     profile = cost.Profile(Load("set", 16, 0), Figures(100_000, 1, 2, 5.0), shares)
     lines = cost.table([profile]).splitlines()
     assert "| parse | 3.00 |" in lines and "| **together** | **5.00** |" in lines
+    assert "| of which RocksDB | 2.00 |" in lines
     assert lines[-1] == "| main thread's share of a core | 30% |"
 
 

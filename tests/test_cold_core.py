@@ -20,7 +20,7 @@ from kvserver.storage.engine import ColdRead, Engine
 @pytest.fixture
 def core(tmp_path: Path) -> Iterator[Core]:
     with Core(tmp_path / "db", row_cache_size="0") as core:
-        core.log.resize_cache(0)
+        core.log.cache.resize(0)
         core.engine.in_memory = lambda cf, key: (True, None)  # type: ignore[method-assign]
         read_all_cold(core.log)
         yield core

@@ -14,7 +14,7 @@ from kvserver import codec
 from kvserver.codec import HISTORY_KEY
 from kvserver.frames import Frame, FrameError
 from kvserver.storage.commitlog import DATA, LOG, EngineStalled
-from kvserver.storage.table import ROW_OVERHEAD
+from kvserver.storage.row_cache import ROW_OVERHEAD
 from kvserver.storage.wal_batch import DELETE, DELETE_RANGE, MERGE, PUT, Record, decode_records
 
 
@@ -77,9 +77,9 @@ def test_cached_rows_follow(primary: Store, replica: Store, cached: bool) -> Non
         b"1",
     ]
     assert replica.rows.loads == loads + (0 if cached else 2)
-    assert replica.rows.cached_bytes == sum(
+    assert replica.rows.cache.cached_bytes == sum(
         ROW_OVERHEAD + len(key) + len(row)
-        for rows in (replica.rows.young, replica.rows.old)
+        for rows in (*replica.rows.cache.young, *replica.rows.cache.old)
         for key, row in rows.items()
     )
 
@@ -91,13 +91,14 @@ def test_rows_of_the_old_generation_follow(primary: Store, replica: Store) -> No
     follow(replica, primary)
     replica[0].string(b"old")
     number = 0
-    while row_key not in replica.rows.old:
-        replica.rows._remember(b"%d" % number, b"x" * 100)
+    while replica.rows.young(row_key) is not None:
+        replica.rows.cache.add(b"%d" % number, b"x" * 100)
         number += 1
+    assert replica.rows.cached(row_key) is not None
     primary[0].put_string(b"old", b"22")
     primary.commit()
     follow(replica, primary)
-    assert row_key not in replica.rows.old
+    assert replica.rows.cached(row_key) is None
     assert replica[0].string(b"old") == b"22"
 
 
@@ -110,7 +111,7 @@ def test_a_row_that_outgrew_the_cache_leaves_it(primary: Store, replica: Store) 
     primary[0].put_string(b"k", large)
     primary.commit()
     follow(replica, primary)
-    assert replica.rows.cached_rows == 0
+    assert replica.rows.cache.cached_rows == 0
     assert replica[0].string(b"k") == large
 
 
@@ -122,7 +123,7 @@ def test_a_cache_grows_no_larger_by_what_is_installed(primary: Store, replica: S
         follow(replica, primary)
         for number in range(200):
             assert replica[0].string(b"%d" % number) == bytes(size)
-            assert replica.rows.cached_bytes <= CACHE_BYTES + 2 * (1000 + ROW_OVERHEAD)
+            assert replica.rows.cache.cached_bytes <= CACHE_BYTES + 2 * (1000 + ROW_OVERHEAD)
 
 
 def test_elements_of_dropped_ranges_follow(primary: Store, replica: Store) -> None:
@@ -133,10 +134,10 @@ def test_elements_of_dropped_ranges_follow(primary: Store, replica: Store) -> No
     assert [data.get(key) for key in (b"kept", b"range:1")] == [b"1", b"1"]
     dropped: Record = (DELETE_RANGE, DATA, b"range:", b"range;")
     replica.log.install([dropped, (PUT, DATA, b"range:1", b"2"), stamp(epoch, 2, 2)])
-    assert data.cached_rows == 2
+    assert data.cache.cached_rows == 2
     assert [data.get(key) for key in (b"kept", b"range:1")] == [b"1", b"2"]
     replica.log.install([dropped, stamp(epoch, 1, 1)])
-    assert data.cached_rows == 0
+    assert data.cache.cached_rows == 0
     assert [data.get(key) for key in (b"kept", b"range:1")] == [b"1", None]
 
 

@@ -66,7 +66,7 @@ def test_defaults_are_those_of_redis(oracle: Server) -> None:
 def test_getters_are_typed() -> None:
     config = load(["--rename-command", "GET", "g"], no_stdin)
     assert config.get_int("port") == 6379
-    assert config.get_int("row-cache-size") == 256 << 20
+    assert config.get_int("row-cache-size") == -25
     assert config.get_bool("protected-mode") is True
     assert config.get_str("appendfsync") == "everysec"
     assert config.get_list("bind") == ("127.0.0.1", "-::1")

@@ -81,7 +81,7 @@ def test_rewrite_outlives_an_include(conf: Path) -> None:
 
 RUNTIME = [
     ("timeout", st.integers(0, 99).map(str)),
-    ("row-cache-size", st.sampled_from(["0", "1kb", "1mb", "1025"])),
+    ("row-cache-size", st.sampled_from(["0", "1kb", "1mb", "1025", "0%", "7%", "100%"])),
     ("appendfsync", st.sampled_from(["no", "always", "everysec"])),
     ("requirepass", st.text(st.characters(codec="utf-8"), max_size=6)),
     ("notify-keyspace-events", st.text("Ag$lshzxetdKEmn", max_size=6)),

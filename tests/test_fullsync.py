@@ -229,7 +229,7 @@ def test_checkpoints_that_a_crash_left_are_removed(
     cluster: Cluster, proxied: Callable[..., tuple[Server, Proxy]]
 ) -> None:
     primary, proxy = proxied(**{"max-replication-mb": 1})
-    fill(primary, 2)
+    fill(primary, 12)  # it takes longer than to start a server
     replica = behind(cluster, proxy)
     wait_until(lambda: received(replica), SECONDS, "it has begun")
     second = cluster.make()  # in the same directory: it is refused, and touches nothing

@@ -403,8 +403,8 @@ def test_a_value_that_is_not_in_use_grows_idle(tmp_path: Path) -> None:
     with Core(tmp_path / "db") as core:
         client = core.client()
         client.ask(b"SET", b"k", b"v")
-        core.log.rows.forget()
-        core.log.rows.old_since -= 100.0
+        core.log.rows.cache.clear()
+        core.log.rows.cache.old_since -= 100.0
         assert client.ask(b"OBJECT", b"IDLETIME", b"k") == b":100\r\n"
         assert client.ask(b"OBJECT", b"IDLETIME", b"k") == b":100\r\n"
         client.ask(b"TOUCH", b"k")

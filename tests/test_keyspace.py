@@ -16,7 +16,7 @@ from store import CACHE_BYTES, DATABASES, NOW, Store
 
 from kvserver import codec, expiry
 from kvserver.storage.engine import EngineError, EngineStalled
-from kvserver.storage.table import ROW_OVERHEAD
+from kvserver.storage.row_cache import ROW_OVERHEAD
 
 
 @pytest.fixture
@@ -306,8 +306,8 @@ class KeyspaceMachine(RuleBasedStateMachine):
             forwards = list(self.store.rows.scan(lower, upper))
             assert list(self.store.rows.scan(lower, upper, reverse=True)) == forwards[::-1]
             assert all(self.store.rows.get_uncached(key) == row for key, row in forwards)
-        slack = 2 * (self.store.rows.row_limit + ROW_OVERHEAD + 20)
-        assert self.store.rows.cached_bytes <= self.store.rows.half * 2 + slack
+        slack = 2 * (self.store.rows.cache.row_limit + ROW_OVERHEAD + 20)
+        assert self.store.rows.cache.cached_bytes <= self.store.log.cache.size + slack
 
 
 TestKeyspaceMachine = KeyspaceMachine.TestCase

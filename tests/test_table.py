@@ -9,7 +9,7 @@ import pytest
 from store import DATABASES, Store
 
 from kvserver import codec
-from kvserver.storage.table import ROW_OVERHEAD
+from kvserver.storage.row_cache import ROW_OVERHEAD
 
 
 @pytest.fixture
@@ -152,9 +152,11 @@ def test_the_cache_is_bounded_and_hits_keep_rows(tmp_path: Path) -> None:
         rows.put(b"%08d" % number, b"%012d" % number)
         store.commit()
         rows.get(b"%08d" % 0)
-        assert rows.cached_bytes <= 102 * size  # each generation ends with the row over its half
-        assert rows.cached_rows <= 102
-    assert rows.cached_rows >= 50
+        assert (
+            rows.cache.cached_bytes <= 102 * size
+        )  # each generation ends with the row over its half
+        assert rows.cache.cached_rows <= 102
+    assert rows.cache.cached_rows >= 50
     before = rows.misses
     assert rows.get(b"%08d" % 0) == b"%012d" % 0
     assert rows.get(b"%08d" % 999) == b"%012d" % 999
@@ -167,29 +169,29 @@ def test_the_cache_is_bounded_and_hits_keep_rows(tmp_path: Path) -> None:
 def test_rows_that_grow_in_place_do_not_outgrow_the_cache(tmp_path: Path) -> None:
     store = Store(tmp_path / "db", 1 << 20)
     rows = store.rows
-    for size in (1, 1000, rows.row_limit):
+    for size in (1, 1000, rows.cache.row_limit):
         for number in range(200):
             rows.put(b"%d" % number, b"x" * size)
-            assert rows.cached_bytes <= (1 << 20) + 2 * (rows.row_limit + ROW_OVERHEAD)
-    assert all(rows.get(b"%d" % number) == b"x" * rows.row_limit for number in range(200))
+            assert rows.cache.cached_bytes <= (1 << 20) + 2 * (rows.cache.row_limit + ROW_OVERHEAD)
+    assert all(rows.get(b"%d" % number) == b"x" * rows.cache.row_limit for number in range(200))
     store.commit()
-    assert all(rows.get(b"%d" % number) == b"x" * rows.row_limit for number in range(200))
+    assert all(rows.get(b"%d" % number) == b"x" * rows.cache.row_limit for number in range(200))
     store.engine.close()
 
 
 def test_a_row_too_large_for_the_cache_is_not_in_it(store: Store) -> None:
     rows = store.rows
     rows.put(b"k", b"small")
-    rows.put(b"k", b"x" * (rows.row_limit + 1))
-    assert rows.cached_rows == 0
-    assert rows.cached_bytes == 0
-    assert rows.get(b"k") == b"x" * (rows.row_limit + 1)
+    rows.put(b"k", b"x" * (rows.cache.row_limit + 1))
+    assert rows.cache.cached_rows == 0
+    assert rows.cache.cached_bytes == 0
+    assert rows.get(b"k") == b"x" * (rows.cache.row_limit + 1)
     store.commit()
-    assert rows.get(b"k") == b"x" * (rows.row_limit + 1)
+    assert rows.get(b"k") == b"x" * (rows.cache.row_limit + 1)
     rows.put(b"k", b"small")
     assert rows.get(b"k") == b"small"
     store.commit()
-    assert rows.cached_rows == 1
+    assert rows.cache.cached_rows == 1
 
 
 def test_a_cache_of_no_bytes_holds_nothing(tmp_path: Path) -> None:
@@ -198,17 +200,17 @@ def test_a_cache_of_no_bytes_holds_nothing(tmp_path: Path) -> None:
     assert store[0].string(b"k") == b"v"
     store.commit()
     assert store[0].string(b"k") == b"v"
-    assert store.rows.cached_rows == 0
+    assert store.rows.cache.cached_rows == 0
     store.engine.close()
 
 
 def test_looking_at_a_row_is_no_use_of_it(store: Store) -> None:
     store[0].put_string(b"k", b"v")
     store.commit()
-    store.rows.forget()
+    store.rows.cache.clear()
     row, _ = store[0].look(b"k")
     assert row == codec.string_row(b"v")
-    assert store.rows.cached_rows == 0
+    assert store.rows.cache.cached_rows == 0
     assert store[0].look(b"missing")[0] is None
     store[0].row(b"k")
     assert store[0].look(b"k")[1] == 0

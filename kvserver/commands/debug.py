@@ -147,7 +147,7 @@ def _reload(ctx: ReadContext, *options: bytes) -> resp.Simple:
     if server.log.pending and not server.turn.commit():
         raise errors.error("Error trying to load the RDB dump, check server logs.")
     server.log.engine.flush()
-    server.log.rows.forget()
+    server.log.rows.cache.clear()
     server.keyspace.load()
     return resp.OK
 

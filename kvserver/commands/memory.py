@@ -16,7 +16,7 @@ from kvserver.state.context import ReadContext
 from kvserver.state.info import memory
 from kvserver.state.info.fields import ratio
 from kvserver.state.info.view import View
-from kvserver.storage.table import ROW_OVERHEAD
+from kvserver.storage.row_cache import ROW_OVERHEAD
 from kvserver.types import hashes, list_chunks, sets, sparse, streams, zsets
 from kvserver.types.lists import LARGE_KEY_LEN, ListReader
 

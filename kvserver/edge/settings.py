@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from kvserver import logs
 from kvserver.config import Config
+from kvserver.state import process
 from kvserver.state.server import Server
 
 
@@ -30,7 +31,8 @@ def follow(config: Config, server: Server) -> None:
         server.notifier.configure(config.get_str("notify-keyspace-events"))
 
     def cache() -> None:
-        server.log.resize_cache(config.get_int("row-cache-size"))
+        size = process.share_of_memory(config.get_int("row-cache-size"))
+        server.log.cache.resize(size)
 
     def track_latency() -> None:
         server.table.track_latency(config.get_bool("latency-tracking"))

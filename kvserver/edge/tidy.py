@@ -35,8 +35,8 @@ class Tidy:
         server = self._server
         if not server.keyspace.total_keys():
             for table in (server.log.rows, server.log.data):
-                if table.cached_rows:
-                    table.forget()  # their databases have gone
+                if table.cache.cached_bytes:
+                    table.cache.clear()  # their databases have gone
         while self._free_rows():
             await asyncio.sleep(REST_SECONDS)
         activity = server.stats.reads
@@ -49,7 +49,7 @@ class Tidy:
         """Free rows for a moment; whether some are left."""
         begun = time.perf_counter_ns()
         for table in (self._server.log.rows, self._server.log.data):
-            while table.free_dropped(ROWS):
+            while table.cache.free_dropped(ROWS):
                 if time.perf_counter_ns() - begun > BUDGET_NS:
                     return True
         return False

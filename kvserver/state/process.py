@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import resource
+from pathlib import PurePosixPath
 from typing import Final, NamedTuple
 
 PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
@@ -67,6 +68,39 @@ def peak_resident_bytes() -> int:
 def system_bytes() -> int:
     """The machine's memory."""
     return os.sysconf("SC_PHYS_PAGES") * PAGE_BYTES
+
+
+def memory_bytes(own: str = "/proc/self/cgroup", groups: str = "/sys/fs/cgroup") -> int:
+    """What the process may use: the machine's memory, or less if a control group limits it
+    (the kernel's admin-guide/cgroup-v2.rst, "Memory Interface Files", and cgroup-v1/memory.rst)."""
+    limit = system_bytes()
+    for line in _lines(own):
+        _, controllers, group = line.split(":", 2)
+        if not controllers:
+            root, name = groups, "memory.max"
+        elif "memory" in controllers.split(","):
+            root, name = f"{groups}/memory", "memory.limit_in_bytes"
+        else:
+            continue
+        # In a container the group's path may be that outside of it: its root is always there.
+        for path in (group, *PurePosixPath(group).parents):
+            for text in _lines(f"{root}/{path}/{name}"):
+                if text.isdecimal():
+                    limit = min(limit, int(text))
+    return limit
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        with open(path) as file:
+            return file.read().splitlines()
+    except OSError:
+        return []
+
+
+def share_of_memory(size: int) -> int:
+    """The bytes of a `config.MemorySize`."""
+    return memory_bytes() * -size // 100 if size < 0 else size
 
 
 def memory_map() -> bytes:

@@ -43,6 +43,7 @@ from kvserver.frames import Frame, FrameError, pack_fields
 from kvserver.history import History
 from kvserver.storage.engine import Engine, EngineError, EngineStalled
 from kvserver.storage.reads import Reads
+from kvserver.storage.row_cache import Budget
 from kvserver.storage.table import CachedTable, Table
 from kvserver.storage.wal_batch import (
     DELETE,
@@ -64,6 +65,10 @@ ROWS: Final = 0
 DATA: Final = 1
 EXPIRY: Final = 2
 LOG: Final = 3
+#: In the key of a row the low half of its slot, in that of an element the last of its collection's
+#: id (kvserver/codec.py): these bytes differ most.
+ROW_BYTE: Final = 5
+ELEMENT_BYTE: Final = 11
 
 
 def _no_hook() -> None:
@@ -88,9 +93,11 @@ class CommitLog:
     def __init__(self, engine: Engine, cache_bytes: int) -> None:
         self.engine = engine
         self.reads = Reads(engine)
-        self.rows = CachedTable(engine, ROWS, self)
-        self.data = CachedTable(engine, DATA, self)
-        self.resize_cache(cache_bytes)
+        self.rows = CachedTable(engine, ROWS, self, ROW_BYTE)
+        self.data = CachedTable(engine, DATA, self, ELEMENT_BYTE)
+        #: Rows of keys and of elements share it.
+        self.cache = Budget(self.rows.cache, self.data.cache)
+        self.cache.resize(cache_bytes)
         self.expiry = Table(engine, EXPIRY, self)
         self.meta = Table(engine, LOG, self)
         self.tables: list[Table] = [self.rows, self.data, self.expiry, self.meta]
@@ -195,11 +202,6 @@ class CommitLog:
         """A walk or a count saw whatever is unreleased."""
         if self.unsettled:
             self.touched = True
-
-    def resize_cache(self, cache_bytes: int) -> None:
-        """Bound the row cache; keys and elements have half of it each."""
-        self.rows.resize(cache_bytes // 2)
-        self.data.resize(cache_bytes // 2)
 
     def delete_range(self, table: Table, begin: bytes, end: bytes) -> None:
         """Drop every row of [begin, end), those written before in the same batch included. Rows
@@ -331,8 +333,8 @@ class CommitLog:
         released = self.released_seq
         waits = self.quorum > 0 and self.unsettled
         acked, given_up = self.acked_seq, self.given_up_seq
-        self.rows.forget()
-        self.data.forget()
+        self.rows.cache.clear()
+        self.data.cache.clear()
         self.load()
         if waits:
             self.acked_seq = min(acked, self.committed_seq)

@@ -177,7 +177,7 @@ class Engine:
         return None
 
     def _open_as(self, access: rocksdict.AccessType, recovery: rocksdict.DBRecoveryMode) -> None:
-        self._cache = rocksdict.Cache(self._config.get_int("rocksdb.block_cache_size") * MIB)
+        self._cache = _block_cache(self._config)
         options = _options(self._config, self._cache)
         options.set_wal_recovery_mode(recovery)
         try:
@@ -438,6 +438,15 @@ def _options(config: Config, cache: rocksdict.Cache) -> rocksdict.Options:
     _set_levels(options, config)
     _set_logs(options, config)
     return options
+
+
+def _block_cache(config: Config) -> rocksdict.Cache:
+    """The cache without locks, with which a read takes a tenth less than with the other (RocksDB's
+    cache.h, HyperClockCacheOptions). It must know about how large its entries are."""
+    size = config.get_int("rocksdb.block_cache_size") * MIB
+    if not size:
+        return rocksdict.Cache(0)
+    return rocksdict.Cache.new_hyper_clock_cache(size, config.get_int("rocksdb.block_size"))
 
 
 def _set_tables(options: rocksdict.Options, config: Config, cache: rocksdict.Cache) -> None:
