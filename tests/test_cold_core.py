@@ -137,6 +137,33 @@ def test_a_turn_has_time_for_some_reads(reads: reads_module.Reads) -> None:
             reads.load(ROWS, b"k", False)
 
 
+def test_after_a_long_read_there_is_none_for_a_while(reads: reads_module.Reads) -> None:
+    reads.took(10**10)
+    get = reads._engine.get
+    pauses = [0.003, 0.0]
+
+    def slow_once(cf: int, key: bytes) -> bytes | None:
+        time.sleep(pauses.pop(0))
+        return get(cf, key)
+
+    reads._engine.get = slow_once  # type: ignore[method-assign]
+    reads.slow_ns = -1
+    reads.begin(True, None)
+    reads.average_ns = reads.spent_ns = 0
+    assert reads.load(ROWS, b"k", False) is None
+    begun = time.perf_counter_ns()
+    assert begun + reads_module.LONG_NS < reads.trial_at
+    for _ in range(3):  # in other turns, though the average read is a quick one
+        reads.average_ns = reads.spent_ns = 0
+        assert not reads.allows(1)
+        with pytest.raises(ColdRead):
+            reads.load(ROWS, b"k", False)
+    reads.trial_at = begun
+    assert reads.load(ROWS, b"k", False) is None
+    reads.average_ns = reads.spent_ns = 0
+    assert reads.allows(1)
+
+
 def test_the_end_of_a_turn_begins_to_count_anew(tmp_path: Path) -> None:
     with Core(tmp_path / "db") as core:
         core.log.reads.spent_ns = 5

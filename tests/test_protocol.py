@@ -341,3 +341,22 @@ def test_large_values_pass_and_the_memory_comes_back(fresh_server: FreshServer) 
     assert server.client().flushall()
     # What may stay: RocksDB's caches and write buffers, a little of the allocator's.
     wait_until(lambda: rss(server) - start < 300 * MIB, 30)
+
+
+@pytest.mark.parametrize("ends", [False, True], ids=["stays", "ends its side"])
+def test_many_requests_at_once_do_not_keep_others_waiting(server: Server, ends: bool) -> None:
+    """Each takes longer than a client has at once; all came in one packet."""
+    rounds = 40
+    script = "local n = 0; while n < 300000 do n = n + 1 end; return redis.call('INCR', KEYS[1])"
+    other = server.client(decode_responses=True)
+    other.delete("n")
+    with server.conn() as conn:
+        conn.send(encode_command("EVAL", script, "1", "n") * rounds)
+        if ends:
+            conn.sock.shutdown(socket.SHUT_WR)
+        wait_until(lambda: other.get("n"), what="it has begun")
+        assert int(other.get("n")) < rounds
+        conn.send(b"PING\r\n") if not ends else None
+        replies = [conn.reply() for _ in range(rounds)]
+        assert replies == [b":%d\r\n" % number for number in range(1, rounds + 1)]
+        assert ends or conn.reply() == b"+PONG\r\n"

@@ -15,11 +15,14 @@ nothing is counted in advance; a header is written when all elements are there.
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from kvserver import resp
 
 T = TypeVar("T")
+#: A part of a reply is at least so long: each takes a call to send it, which with the steps of a
+#: walk over a million elements were 16 ms together.
+PART_BYTES: Final = 1 << 16
 #: A walk that gives what it finds in steps, and something at the end.
 Steps = Generator[list[Any], None, T]
 
@@ -33,15 +36,31 @@ class Array:
         self._count = 0
         self._resp2 = [b""]
         self._resp3 = [b""]
+        #: Is to become the next part of each.
+        self._next2: list[bytes] = []
+        self._next3: list[bytes] = []
+        self._next_bytes = 0
 
     def add(self, values: list[Any]) -> None:
         """Add elements."""
         self._count += len(values)
         part = b"".join([resp.encode(value, False) for value in values])
+        self._append(part, None if self._plain else [resp.encode(value, True) for value in values])
+
+    def _append(self, part: bytes, others: list[bytes] | None) -> None:
+        """Add elements as RESP2 and RESP3 have them; None: both alike."""
+        self._next2.append(part)
+        if others is not None:
+            self._next3.append(b"".join(others))
+        self._next_bytes += len(part)
+        if self._next_bytes >= PART_BYTES:
+            self._end_part()
+
+    def _end_part(self) -> None:
+        part = b"".join(self._next2)
         self._resp2.append(part)
-        if not self._plain:
-            part = b"".join([resp.encode(value, True) for value in values])
-        self._resp3.append(part)
+        self._resp3.append(b"".join(self._next3) if self._next3 else part)
+        self._next2, self._next3, self._next_bytes = [], [], 0
 
     def headers(self, count: int) -> tuple[bytes, bytes]:
         """What precedes so many elements in RESP2 and RESP3."""
@@ -50,6 +69,7 @@ class Array:
 
     def reply(self) -> resp.Forms:
         """The whole reply."""
+        self._end_part()
         self._resp2[0], self._resp3[0] = self.headers(self._count)
         return resp.Forms(self._resp2, self._resp3)
 
@@ -73,10 +93,9 @@ class Pairs(Array):
 
     def add(self, values: list[Any]) -> None:
         self._count += len(values)
-        self._resp2.append(b"".join([resp.encode(value, False) for value in values]))
         parts = [resp.encode(value, True) for value in values]
         parts[::2] = [b"*2\r\n" + part for part in parts[::2]]
-        self._resp3.append(b"".join(parts))
+        self._append(b"".join([resp.encode(value, False) for value in values]), parts)
 
     def headers(self, count: int) -> tuple[bytes, bytes]:
         return b"*%d\r\n" % count, b"*%d\r\n" % (count // 2)

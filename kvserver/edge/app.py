@@ -23,6 +23,7 @@ from kvserver.config import Config
 from kvserver.edge import files, settings
 from kvserver.edge.backup import Backups
 from kvserver.edge.busy import BusyServer
+from kvserver.edge.checkpoint import Checkpoints
 from kvserver.edge.clients import Clients
 from kvserver.edge.cold import ColdReader
 from kvserver.edge.cron import Cron
@@ -64,7 +65,8 @@ class App:
         BusyServer(self._clients, self._listeners)
         engine_lock = asyncio.Lock()
         reclaimer = Reclaimer(self.server, self._worker, engine_lock)
-        self._replicator = Replicator(self.server, data, self._durability, engine_lock)
+        checkpoints = Checkpoints(self.turn)
+        self._replicator = Replicator(self.server, data, self._durability, checkpoints, engine_lock)
         node = self._replicator.node
         self._clients.on_drained = self._replicator.verbs.drained
         self._clients.on_gone = self._replicator.verbs.gone
@@ -73,7 +75,7 @@ class App:
         )
         self._recovery = Recovery(self.server, self._durability, self._worker, engine_lock)
         self._recovery.before_reopen, self._recovery.reopened = node.before_reopen, node.reopened
-        self._backups = Backups(self.server, self._worker, engine_lock)
+        self._backups = Backups(self.server, checkpoints, self._worker, engine_lock)
         self._walks = Walks(self.server.waiting)
         self._cold = ColdReader(self.server.cold, self.log.engine)
         self._migrator = Migrator(self.server)

@@ -16,8 +16,9 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 
+from kvserver.edge.checkpoint import Checkpoints
 from kvserver.state.server import Server
-from kvserver.storage.commitlog import CommitLog, EngineError
+from kvserver.storage.commitlog import EngineError
 
 logger = logging.getLogger("kvserver")
 
@@ -25,8 +26,15 @@ logger = logging.getLogger("kvserver")
 class Backups:
     """Makes backups, one at a time. `engine_lock` keeps RocksDB open meanwhile."""
 
-    def __init__(self, server: Server, worker: Executor, engine_lock: asyncio.Lock) -> None:
+    def __init__(
+        self,
+        server: Server,
+        checkpoints: Checkpoints,
+        worker: Executor,
+        engine_lock: asyncio.Lock,
+    ) -> None:
         self._server = server
+        self._checkpoints = checkpoints
         self._worker = worker
         self._engine_lock = engine_lock
         self._task: asyncio.Task[None] | None = None
@@ -51,7 +59,7 @@ class Backups:
             loop = asyncio.get_running_loop()
             try:
                 seq = log.committed_seq
-                path = await loop.run_in_executor(self._worker, make, log, root, name)
+                path = await loop.run_in_executor(self._worker, make, self._checkpoints, root, name)
                 logger.info("Background saving terminated with success: %s", path)
             except (EngineError, OSError) as error:
                 failure, seq = str(error), None
@@ -61,7 +69,7 @@ class Backups:
         done(failure)
 
 
-def make(log: CommitLog, root: str, name: str) -> str:
+def make(checkpoints: Checkpoints, root: str, name: str) -> str:
     """Make the checkpoint `root`/`name`/db and return `root`/`name`. Blocks."""
     os.makedirs(root, exist_ok=True)
     final = _free_name(os.path.join(root, name))
@@ -69,7 +77,7 @@ def make(log: CommitLog, root: str, name: str) -> str:
     shutil.rmtree(unfinished, ignore_errors=True)
     os.mkdir(unfinished)
     try:
-        log.engine.checkpoint(os.path.join(unfinished, "db"))
+        checkpoints.make(os.path.join(unfinished, "db"))
         os.rename(unfinished, final)
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)

@@ -3,6 +3,7 @@
 It must not know commands. Invariants:
 - While the session is stopped (blocked, parked, its output not taken) requests queue up,
   and reading stops once they are many: memory is bounded by the limits, not by the peer.
+- A peer that sends many requests at once doesn't keep the others waiting for all of them.
 - Whatever the peer sends, other connections are served: no exception leaves a callback.
 - A peer that ends its side gets the replies to what it sent before, unless its command waits.
 """
@@ -23,6 +24,7 @@ from kvserver.state.session import (
     BLOCKED,
     CLOSING,
     COLD,
+    GIVES_WAY,
     MONITORING,
     MUTES,
     NEEDS_AUTH,
@@ -40,6 +42,8 @@ logger = logging.getLogger("kvserver")
 
 #: Requests received for a stopped session, in bytes, before reading stops.
 QUEUE_BYTES: Final = 1 << 20
+#: Requests of one client are executed for so long, then the others have their turn.
+SLICE_NS: Final = 2_000_000
 #: What CPython keeps for a queued request beside its bytes: the list, and each argument's head.
 REQUEST_OVERHEAD: Final = 64
 ARGUMENT_OVERHEAD: Final = 48
@@ -183,13 +187,16 @@ class Connection:
         if self._write_paused and not session.gate & REPLICATING:
             session.stop |= OUTPUT_FULL
             return
-        if self._queue:
-            self._start_running()
+        dispatcher = self._dispatcher
+        deadline = self._start_running() if self._queue else 0
         while self._queue:
             request = self._queue.popleft()
             self._queued_bytes -= _size(request)
-            self._dispatcher.execute(session, request)
+            dispatcher.execute(session, request)
             if session.stop:
+                return
+            if dispatcher.clock > deadline and self._queue:
+                self._give_way()
                 return
         self._queue = None
         self._after_requests()
@@ -243,19 +250,37 @@ class Connection:
         if session.stop:
             self._enqueue(requests)
             return
-        self._start_running()
         dispatcher = self._dispatcher
+        deadline = self._start_running()
         for at, request in enumerate(requests):
             dispatcher.execute(session, request)
             if session.stop:
                 self._enqueue(requests[at + 1 :])
                 return
+            if dispatcher.clock > deadline and at + 1 < len(requests):
+                self._give_way()
+                self._enqueue(requests[at + 1 :])
+                return
         self._after_requests()
 
-    def _start_running(self) -> None:
-        """Time stands still while requests that came together are executed."""
+    def _start_running(self) -> int:
+        """Time stands still while requests that came together are executed; returns until when
+        that may last."""
         self._keyspace.now = time_ns() // 1_000_000
-        self._dispatcher.clock = perf_counter_ns()
+        now = perf_counter_ns()
+        self._dispatcher.clock = now
+        return now + SLICE_NS
+
+    def _give_way(self) -> None:
+        """Let the others have their turn before the next of many requests."""
+        self.session.stop |= GIVES_WAY
+        self._clients.server.edge.call_later(0, self._go_on)
+
+    def _go_on(self) -> None:
+        session = self.session
+        session.stop &= ~GIVES_WAY
+        if not session.stop:
+            self.resume()
 
     def _after_requests(self) -> None:
         """Everything that was parsed is executed, and the session goes on."""

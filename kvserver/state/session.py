@@ -43,6 +43,8 @@ CLOSING: Final = 2
 OUTPUT_FULL: Final = 4
 #: Its command needs rows from the disk (state/cold.py).
 COLD: Final = 8
+#: It sent many requests at once: others have their turn (edge/connection.py).
+GIVES_WAY: Final = 16
 
 #: Replies of one turn above this size let the others have their turn first.
 TURN_OUTPUT_BYTES: Final = 1 << 20

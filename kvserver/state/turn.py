@@ -54,6 +54,8 @@ class Turn:
         #: An fsync runs that replies wait for: what is written meanwhile shares the next one, and
         #: so it may share its commit. Many small batches would cost more, and leave no sooner.
         self.gathering = False
+        #: A checkpoint is made: nothing is committed until it is (edge/checkpoint.py).
+        self.copying = False
         #: Every connected session, by id.
         self.sessions: dict[int, Session] = {}
         self._dirty: list[Session] = []
@@ -120,7 +122,7 @@ class Turn:
         self._armed = False
         self.log.reads.spent_ns = 0
         if self.log.pending:
-            if not self._stalled and not self.gathering:
+            if not (self._stalled or self.gathering or self.copying):
                 self.commit()
         elif self._marks:
             # Reads of rows that an earlier turn wrote: they share the fate of its release.

@@ -39,7 +39,7 @@ MIB: Final = 1 << 20
 MEMTABLE_BLOOM: Final = 0.05
 #: A file is compacted when half of so many entries in a row, or of all, are deletions.
 DELETION_WINDOW: Final = 4096
-#: Before a checkpoint there are so many flushes, until one is so quick.
+#: `flush_until_quick` flushes so often, until a flush takes so little.
 MOST_FLUSHES: Final = 3
 QUICK_FLUSH_SECONDS: Final = 0.05
 _COMPRESSION: Final = {
@@ -321,15 +321,17 @@ class Engine:
         except Exception as error:
             raise _sorted_error(error) from None
 
-    def checkpoint(self, path: str) -> None:
-        """A consistent copy (hard links) in `path`, which must not exist. The last step holds the
-        GIL: some 20 ms after a flush, 400 ms with full memtables. So they are flushed before, and
-        again if that took long."""
+    def flush_until_quick(self) -> None:
+        """Flush, and again if that took so long that much was written meanwhile."""
         for _ in range(MOST_FLUSHES):
             begun = time.monotonic()
             self.flush()
             if time.monotonic() - begun < QUICK_FLUSH_SECONDS:
                 break
+
+    def checkpoint(self, path: str) -> None:
+        """A consistent copy (hard links) in `path`, which must not exist. Holds the GIL, while
+        RocksDB flushes what wasn't: 400 ms with full memtables (edge/checkpoint.py)."""
         try:
             rocksdict.Checkpoint(self._db).create_checkpoint(path)
         except Exception as error:

@@ -3,9 +3,9 @@
 A single read holds the loop until it is done. While reads are quick (their blocks are in RocksDB's
 block cache or in the kernel's page cache) nothing is quicker than that. When they aren't, memory
 alone is asked first. What would have to come from the disk is read on the loop as long as all such
-reads of a turn are short. After that it raises `ColdRead`: dispatch sets the command aside, a
-thread reads the blocks, and the command is executed again (kvserver/state/cold.py). It must not
-know rows, commands or clients. Invariants:
+reads of a turn are short, and the last one was. After that it raises `ColdRead`: dispatch sets the
+command aside, a thread reads the blocks, and the command is executed again
+(kvserver/state/cold.py). It must not know rows, commands or clients. Invariants:
 - `ColdRead` is raised only while `waits` is set, before the running command wrote anything.
 - `average_ns` is one of reads on the loop; while they are slow, of those that memory couldn't
   answer. If a single one is too long for a turn, some are tried all the same, to see whether
@@ -24,6 +24,8 @@ SLOW_NS: Final = 25_000
 #: What reads from the disk may take of a turn. A command that is set aside costs the loop about as
 #: much as a read from a quick disk.
 TURN_NS: Final = 1_000_000
+#: Reads that take longer come from a disk that others keep busy: the average says little then.
+LONG_NS: Final = 2_000_000
 #: A read counts as at most so long: another process may have had the processor.
 LONGEST_NS: Final = 4_000_000
 #: How much of the average the last read is, as a shift.
@@ -59,6 +61,8 @@ class Reads:
         self._cold_at = 0
         #: When the next read is tried on the loop.
         self.trial_at = 0
+        #: The last read on the loop was a long one: until `trial_at` there is no other.
+        self.busy = False
 
     def begin(self, waits: bool, warmed: set[bytes] | None) -> None:
         """A command runs while reads are slow."""
@@ -80,8 +84,16 @@ class Reads:
         """Read a row, and note how long that takes."""
         start = perf_counter_ns()
         row = self._engine.get(cf, key)
-        self.took(perf_counter_ns() - start)
+        elapsed = perf_counter_ns() - start
+        if elapsed > LONG_NS:
+            self._rest(start, elapsed)
+        self.took(elapsed)
         return row
+
+    def _rest(self, start: int, elapsed: int) -> None:
+        """A read on the loop took so long: when there may be another, whatever it may take."""
+        self.trial_at = start + TRIAL_SHARE * elapsed
+        self.busy = elapsed > LONG_NS
 
     def load(self, cf: int, key: bytes, changed: bool) -> bytes | None:
         """Read a row while reads are slow. `changed`: the running command wrote already."""
@@ -97,13 +109,13 @@ class Reads:
         row = self._engine.get(cf, key)
         elapsed = perf_counter_ns() - start
         self.spent_ns += elapsed
-        self.trial_at = start + TRIAL_SHARE * elapsed
+        self._rest(start, elapsed)
         self.took(elapsed)
         return row
 
     def allows(self, rows: int) -> bool:
         """Whether the turn has time to read so many rows from the disk."""
-        return self.spent_ns + rows * self.average_ns <= self.turn_ns
+        return not self.busy and self.spent_ns + rows * self.average_ns <= self.turn_ns
 
     def is_cold(self, cf: int, key: bytes) -> bool:
         """Whether the disk would have to be asked for a row that no cache of ours has."""
@@ -115,5 +127,5 @@ class Reads:
     def calm(self, now_ns: int) -> None:
         """Take reads for quick again when none has gone to the disk for a while."""
         if now_ns - self._cold_at > self.calm_ns:
-            self.slow = False
+            self.slow = self.busy = False
             self.average_ns = self.slow_ns

@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
 from kvserver import frames
+from kvserver.edge.checkpoint import Checkpoints
 from kvserver.edge.replication.directories import Directories, sizes, sync_path
 from kvserver.edge.replication.incoming import IncomingFiles, file_checksum
 from kvserver.frames import Frame
@@ -43,9 +44,11 @@ class WorkerFiles:
         directories: Directories,
         log: CommitLog,
         index: PositionLog,
+        checkpoints: Checkpoints,
         engine_lock: asyncio.Lock,
     ) -> None:
         self._directories = directories
+        self._checkpoints = checkpoints
         self._log = log
         self._index = index
         self._engine_lock = engine_lock
@@ -125,7 +128,7 @@ class WorkerFiles:
         os.makedirs(root, exist_ok=True)
         self._last_snapshot += 1
         path = os.path.join(root, str(self._last_snapshot))
-        self._log.engine.checkpoint(path)
+        self._checkpoints.make(path)
         return path, sizes(path)
 
     def drop_snapshot(self, snapshot: Snapshot) -> None:

@@ -13,6 +13,7 @@ import logging
 import os
 
 from kvserver.config import Config
+from kvserver.edge.checkpoint import Checkpoints
 from kvserver.edge.durability import Durability
 from kvserver.edge.replication.directories import Directories
 from kvserver.edge.replication.files import WorkerFiles
@@ -63,6 +64,7 @@ class Replicator:
         server: Server,
         data: DataSet,
         durability: Durability,
+        checkpoints: Checkpoints,
         engine_lock: asyncio.Lock,
     ) -> None:
         self._server = server
@@ -71,7 +73,7 @@ class Replicator:
         log = server.log
         directories.step = lambda label: log.step(label) if log.step is not None else None
         self._index = PositionLog(log.engine.path, log)
-        self._files = WorkerFiles(directories, log, self._index, engine_lock)
+        self._files = WorkerFiles(directories, log, self._index, checkpoints, engine_lock)
         self._swap = Swap(server, directories, self._files, durability, engine_lock)
         self.host = ServerHost(server, durability)
         self.node = self.host.node = Node(
