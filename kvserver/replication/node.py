@@ -173,8 +173,10 @@ class Node:
     def _is_leaving_its_state(self) -> bool:
         """Whether a full sync or a rewind is under way. Of two servers, or more in a circle, that
         rewind to each other one must not serve: each would throw away what the other one copies,
-        and none would ever be equal to a primary."""
-        return self.upstream is not None and self.upstream.phase in (SYNC, REWINDING)
+        and none would ever be equal to a primary. A received data set is put in place even if its
+        link has ended meanwhile, under whoever were served the old one."""
+        leaving = self.upstream is not None and self.upstream.phase in (SYNC, REWINDING)
+        return leaving or self.installing
 
     def _cut_former(self, replica: Downstream) -> None:
         """It has connected anew: end the link that it had before."""
