@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 from sim.clients import take_turn
 from sim.faults import point
-from sim.model import Violation
+from sim.model import Place, Violation, place_of
 from sim.patches import patched
 from sim.server import Server
 from sim.world import World
@@ -80,3 +80,91 @@ def test_nobody_is_served_while_a_data_set_is_put_in_place(how: str, knows: bool
             world.sleep(0.002)
         play(world, source, 9)
         equal(world, source.name)
+
+
+# -- positions that are passed over ------------------------------------------------------------
+
+
+def padding_world(nodes: int) -> AbstractContextManager[World]:
+    settings = {"replication-rewind": False, "replication-rewind-max-bytes": 1 << 20}
+    return world_of(nodes, "padding", **settings)
+
+
+def appended(server: Server, last: int) -> None:
+    """Batches of one position, up to this one."""
+    while server.log.committed_seq < last:
+        server.run(server.append, b"tokens0", 1)
+
+
+def parted(world: World, first: Server, second: Server, positions: int) -> None:
+    """The second, which followed the first, goes on by itself: the first is ahead."""
+    last = first.log.committed_seq
+    second.operate(second.node.promote)
+    appended(second, last + positions)
+    appended(first, last + positions + 5)
+
+
+def followed(world: World, server: Server, leader: Server) -> None:
+    point(world, server, leader.name)
+    until(world, lambda: world._follows(server, leader))
+
+
+def place(server: Server) -> Place:
+    return place_of(server.disk.store.rows)
+
+
+@pytest.mark.parametrize("empty", [True, False], ids=["an empty range", "inside a frame"])
+def test_gaps_are_told_by_who_has_others(empty: bool) -> None:
+    """`middle` has gaps of its own when its primary is led into another history. So is `below`, by
+    what it gets from there, and it has left that history long before."""
+    with padding_world(4) as world:
+        other, leader, middle, below = world.servers.values()
+        play(world, other, 3)
+        for server in (leader, middle, below):
+            followed(world, server, other)
+        leader.operate(leader.node.promote)
+        followed(world, middle, leader)
+        followed(world, below, leader)
+        parted(world, leader, middle, 3)
+        followed(world, below, leader)
+        followed(world, middle, leader)
+        followed(world, below, middle)
+        assert place(middle).padded and place(below).sound
+        last = leader.log.committed_seq
+        appended(other, last if empty else last - 1)
+        if not empty:
+            other.run(other.append, b"tokens0", 2)
+        followed(world, leader, other)
+        assert [entry[2] for entry in leader.node.consistency.padded] == [last + (not empty)]
+        appended(other, last + 9)
+        until(world, lambda: below.log.committed_seq == last + 9)
+        assert not place(below).sound
+        for server in (below, middle, leader):
+            server.config.values["replication-rewind"] = True
+            followed(world, server, other)
+            assert place(server).sound
+        equal(world, other.name)
+
+
+def test_a_rewind_goes_back_to_before_the_earliest_fork() -> None:
+    """A range that is passed over later may lead into a history that was left earlier."""
+    with padding_world(3) as world:
+        second, first, server = world.servers.values()
+        play(world, second, 3)
+        followed(world, first, second)
+        followed(world, server, second)
+        early = second.log.committed_seq
+        first.operate(first.node.promote)
+        play(world, first, 6)
+        followed(world, server, first)
+        parted(world, first, server, 3)
+        followed(world, server, first)
+        appended(second, first.log.committed_seq + 5)
+        followed(world, server, second)
+        forks = [entry[0] for entry in server.node.consistency.padded]
+        assert len(forks) == 2 and forks[0] > forks[1] == early
+        server.config.values["replication-rewind"] = True
+        followed(world, server, second)
+        assert place(server).sound and server.state.rewinds == 1
+        followed(world, first, server)
+        equal(world, second.name)

@@ -7,29 +7,23 @@ replicated: whoever copies this data set has the same gaps). It must not know li
 Layouts: `~u` is `until u64, start u64` (a RocksDB sequence: where a rewind must begin to read) and
 the history of the primary of M: frames before M bring older ones, which know less than M's.
 Until every piece of a rewind is written `until` is UNFINISHED, and there is no history of M.
-`p` is JSON, a list of [fork, first, last, unix_ms, peer, reason].
+`p` is described in storage/gaps.py.
 """
 
 from __future__ import annotations
 
-import json
 from typing import Final
 
 from kvserver import history
 from kvserver.codec import PADDED_KEY, UNTIL, UNTIL_KEY
 from kvserver.history import History
 from kvserver.replication.negotiate import PADDED
+from kvserver.storage import gaps
 from kvserver.storage.commitlog import CommitLog
 
 #: The `until` of a data set that only a part of a rewind was written to: no position makes it equal
 #: to any, so PSYNC never leads to frames.
 UNFINISHED: Final = (1 << 64) - 2
-#: Ranges that are kept; the first tells where to rewind to, the others are for people.
-MAX_RANGES: Final = 100
-
-#: (fork, first, last, unix_ms, peer, reason): positions first..last were passed over, and the
-#: data sets had parted after position fork.
-Range = tuple[int, int, int, int, str, str]
 
 
 class Consistency:
@@ -37,7 +31,7 @@ class Consistency:
 
     def __init__(self, log: CommitLog) -> None:
         self._log = log
-        self.padded: list[Range] = []
+        self.padded: list[gaps.Range] = []
         self._until = self.start = 0
         self._aim: History | None = None
         self.load()
@@ -48,8 +42,7 @@ class Consistency:
         self._until, self.start = UNTIL.unpack_from(until) if until else (0, 0)
         aim = until[UNTIL.size :] if until else b""
         self._aim = history.decode(aim) if aim else None
-        padded = self._log.meta.get(PADDED_KEY)
-        self.padded = [tuple(entry) for entry in json.loads(padded)] if padded else []
+        self.padded = gaps.decode(self._log.meta.get(PADDED_KEY))
 
     @property
     def until(self) -> int:
@@ -81,17 +74,16 @@ class Consistency:
     @property
     def shared(self) -> int | None:
         """The last position before any was passed over; None: none was."""
-        return self.padded[0][0] if self.padded else None
+        return gaps.shared(self.padded)
 
     @property
     def gaps_end(self) -> int:
         """The last position that was passed over, or that was of another history; 0: none was."""
-        return self.padded[-1][2] if self.padded else 0
+        return gaps.end(self.padded)
 
-    def with_range(self, entry: Range) -> bytes:
+    def with_range(self, entry: gaps.Range) -> bytes:
         """The row `p` with one range more."""
-        kept = [*self.padded, entry]
-        return json.dumps([kept[0], *kept[1:][1 - MAX_RANGES :]]).encode()
+        return gaps.encode([*self.padded, entry])
 
 
 def until_row(until: int, start: int, aim: bytes) -> bytes:

@@ -347,8 +347,8 @@ class Node:
         start = self.index.sequence_of(fork + 1)
         if state.until:
             start = min(start, state.start)
-        if state.padded:
-            start = min(start, self.index.sequence_of(state.padded[0][0] + 1))
+        if state.shared is not None:
+            start = min(start, self.index.sequence_of(state.shared + 1))
         return start
 
     def answered(self, answer: Answered) -> None:

@@ -41,6 +41,7 @@ from kvserver.codec import (
 )
 from kvserver.frames import Frame, FrameError, pack_fields
 from kvserver.history import History
+from kvserver.storage import gaps
 from kvserver.storage.engine import Engine, EngineError, EngineStalled
 from kvserver.storage.reads import Reads
 from kvserver.storage.row_cache import Budget
@@ -365,20 +366,19 @@ class CommitLog:
                     raise FrameError("a frame with a row of its sender's own")
                 if key == EVENTS_KEY and op == PUT:
                     events = value
-        self.install(self._without_padding(records))
+        self.install(self._with_own_gaps(records))
         if events:
             self.on_events(events)
 
-    def _without_padding(self, records: list[Record]) -> list[Record]:
+    def _with_own_gaps(self, records: list[Record]) -> list[Record]:
         """A copy of a data set that passes over positions has the same gaps. But one that has gaps
-        of its own goes on saying so, whatever its primary says, until a rewind makes it a copy."""
-        if not any(cf == LOG and key == PADDED_KEY for _, cf, key, _ in records):
+        of its own keeps them besides, whatever its primary says, until a rewind makes it a copy."""
+        told = [r for r in records if r[1] == LOG and r[2] == PADDED_KEY]
+        own = self.meta.get(PADDED_KEY) if told else None
+        until = self.meta.get(UNTIL_KEY) if told else None
+        if own is None or (until and UNTIL.unpack_from(until)[0] > self.committed_seq):
             return records
-        until = self.meta.get(UNTIL_KEY)
-        is_rewinding = until is not None and UNTIL.unpack_from(until)[0] > self.committed_seq
-        if is_rewinding or self.meta.get(PADDED_KEY) is None:
-            return records
-        return [r for r in records if r[1] != LOG or r[2] != PADDED_KEY]
+        return [*gaps.with_own(told, own), *(r for r in records if r not in told)]
 
     def install(self, records: list[Record]) -> None:
         """Write these records as they are, in one batch. The last is the stamp, which the position
