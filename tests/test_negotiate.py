@@ -149,6 +149,18 @@ def test_in_the_middle_of_a_rewind() -> None:
     assert answer(replace(halfway, consistent_from=22))[:2] == (CONTINUE, 22)
 
 
+@pytest.mark.parametrize("position", [21, 22, 24])
+def test_who_is_amidst_a_rewind_is_not_padded(position: int) -> None:
+    """Its rows are ahead of its position, and only M makes it equal to somebody."""
+    halfway = replace(ASK, history=SECOND.branched("e" * 40, 25), last_seq=position)
+    halfway = replace(halfway, consistent_from=28, can_rewind=False, may_pad=True)
+    for index in (Index(), Index(size=1)):
+        assert answer(halfway, index, may_pad=True).kind == FULLRESYNC
+    assert answer(replace(halfway, history=SECOND), may_pad=True)[:2] == (CONTINUE, position)
+    there = replace(halfway, consistent_from=position)
+    assert answer(there, Index(), may_pad=True).kind in (CONTINUE, PAD)
+
+
 def test_a_padded_replica_is_repaired_by_a_rewind() -> None:
     padded = replace(ASK, consistent_from=PADDED)
     assert answer(padded)[:2] == (REWIND, 12)

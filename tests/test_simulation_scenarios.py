@@ -23,7 +23,7 @@ def world_of(nodes: int, kind: str = "careless", **settings: object) -> Iterator
     """Servers that are primaries, each with a data set of its own."""
     world = World(1, wanted={"kind": kind, "nodes": nodes})
     world.settings.update(settings)
-    world.plan.failing = 0.0
+    world.plan.failing, world.plan.slowness = 0.0, 0.002
     with patched(world):
         for number in range(nodes):
             world.start(f"n{number}")
@@ -32,10 +32,11 @@ def world_of(nodes: int, kind: str = "careless", **settings: object) -> Iterator
 
 
 def until(world: World, condition: Callable[[], bool]) -> None:
-    for _ in range(20_000):
+    deadline = world.clock.time + 60
+    while world.clock.time < deadline:
         if condition():
             return
-        world.sleep(0.002)
+        world.sleep(0.0001)
     raise Violation(f"it doesn't come: {world.standing()}")
 
 
@@ -168,3 +169,30 @@ def test_a_rewind_goes_back_to_before_the_earliest_fork() -> None:
         assert place(server).sound and server.state.rewinds == 1
         followed(world, first, server)
         equal(world, second.name)
+
+
+@pytest.mark.parametrize("allowed", [True, False], ids=["padding", "no padding"])
+def test_who_is_amidst_a_rewind_is_not_led_on_elsewhere(allowed: bool) -> None:
+    """It is at the end of what it shares with another primary, with rows of later than that."""
+    with padding_world(3) as world:
+        server, older, younger = world.servers.values()
+        server.config.values["replication-rewind"] = True
+        for each in world.servers.values():
+            each.config.values["replication-enable-sequence-padding"] = allowed
+        play(world, server, 3)
+        followed(world, older, server)
+        followed(world, younger, server)
+        older.operate(older.node.promote)
+        followed(world, younger, older)
+        server.run(server.append, b"tokens1", 1)
+        parted(world, older, younger, 2)
+        younger.run(younger.append, b"tokens1", 1)
+        point(world, server, younger.name)
+        consistency = server.node.consistency
+        until(world, lambda: consistency.until > 0 and not consistency.is_unfinished)
+        server.config.values["replication-rewind"] = False
+        appended(older, consistency.until + 9)
+        followed(world, server, older)
+        assert place(server).sound
+        followed(world, younger, older)
+        equal(world, older.name)

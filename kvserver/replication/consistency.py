@@ -69,7 +69,7 @@ class Consistency:
     @property
     def consistent_from(self) -> int:
         """What PSYNC says of it."""
-        return PADDED if self.padded and not self.is_unfinished else self.until
+        return self.until or (PADDED if self.padded else 0)
 
     @property
     def shared(self) -> int | None:

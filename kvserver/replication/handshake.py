@@ -81,7 +81,7 @@ class Handshake:
         log = node.log
         flags = b"r" if may_rewind and node.config.get_bool("replication-rewind") else b""
         may_pad = node.config.get_bool("replication-enable-sequence-padding")
-        if may_pad and not node.consistency.is_unfinished:
+        if may_pad and not node.consistency.until:
             flags += b"p"
         if failover and node.failover.forced:
             flags += b"x"

@@ -7,7 +7,7 @@ It must not know links. The rules are those of docs/replication.md, "PSYNC":
 | in the shared history, at the end of a frame, and the log is there | CONTINUE |
 | the same, but this server has passed over positions after it | FULLRESYNC |
 | beyond the shared history, and the log is there since the fork | REWIND |
-| anywhere, where both sides allow padding and the log is there | PAD |
+| anywhere but amidst a rewind, where both sides allow padding and the log is there | PAD |
 | anything else | FULLRESYNC |
 """
 
@@ -79,7 +79,10 @@ def negotiate(
             return Answer(REWIND, fork, f"the histories part after position {fork}")
     else:
         reason = f"the histories part after position {fork}, and rewinding is not possible"
-    if may_pad and request.may_pad and request.last_seq <= last:
+    # Who is amidst a rewind has rows of its primary of then that are ahead of its position: to be
+    # led on in any other way would end with them in another data set.
+    is_rewinding = request.last_seq < request.consistent_from != PADDED
+    if may_pad and request.may_pad and not is_rewinding and request.last_seq <= last:
         if shared == request.last_seq and not _gone(log, shared + 1):
             return Answer(CONTINUE, shared, "it was padded before, and " + reason)
         return _pad(request.last_seq, log)
