@@ -14,6 +14,8 @@ from sim.server import Server
 from sim.world import World
 
 import kvserver
+from kvserver.replication.consistency import UNFINISHED
+from kvserver.state.replication import REWIND
 
 pytestmark = pytest.mark.skipif(kvserver.COMPILED, reason="it patches the modules' functions")
 
@@ -196,3 +198,39 @@ def test_who_is_amidst_a_rewind_is_not_led_on_elsewhere(allowed: bool) -> None:
         assert place(server).sound
         followed(world, younger, older)
         equal(world, older.name)
+
+
+@pytest.mark.parametrize("where", ["here", "above"])
+def test_nobody_is_rewound_to_who_passes_over_positions(where: str) -> None:
+    """What a server has then is neither what it had when the rewind began nor what its history
+    says from then on."""
+    with padding_world(4) as world:
+        other, leader, middle, server = world.servers.values()
+        play(world, other, 3)
+        for each in (leader, middle, server):
+            followed(world, each, other)
+        leader.operate(leader.node.promote)
+        source = leader if where == "here" else middle
+        followed(world, middle, leader)
+        for _ in range(3):
+            leader.run(leader.append, b"tokens1", 1)
+        followed(world, server, source)
+        server.operate(server.node.promote)
+        server.run(server.append, b"tokens1", 2)
+        appended(other, server.log.committed_seq + 5)
+        until(world, lambda: middle.log.committed_seq == leader.log.committed_seq)
+
+        server.config.values["replication-rewind"] = True
+        world.work_delay = lambda label: 3.0 if label == "collect" else 0.0001  # type: ignore[method-assign]
+        point(world, server, source.name)
+        until(world, lambda: any(link.state.state == REWIND for link in source.node.replicas))
+        point(world, leader, other.name)
+        until(world, lambda: place(source).padded)
+        consistency, state = server.node.consistency, server.state
+        until(world, lambda: state.link_up or 0 < consistency.until < UNFINISHED)
+        followed(world, server, other)
+        assert place(server).sound
+        appended(other, other.log.committed_seq + 5)
+        for each in (leader, middle):
+            followed(world, each, other)
+        equal(world, other.name)

@@ -11,14 +11,11 @@ asks. Invariants:
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from kvserver import codec, errors, frames
 from kvserver.config import Config
-from kvserver.frames import Frame
-from kvserver.history import History
 from kvserver.replication import negotiate
 from kvserver.replication.consistency import Consistency
 from kvserver.replication.failover import Failover
@@ -28,7 +25,6 @@ from kvserver.replication.ports import Files, Host, Outlet, Timers
 from kvserver.replication.primary import Downstream
 from kvserver.replication.replica import ONLINE, REWINDING, SYNC, Upstream
 from kvserver.replication.snapshots import Snapshots
-from kvserver.replication.taken_back import stamp
 from kvserver.replication.wishes import Wishes
 from kvserver.state.replication import (
     PRIMARY,
@@ -37,9 +33,8 @@ from kvserver.state.replication import (
     ReplicaState,
     Replication,
 )
-from kvserver.storage.commitlog import LOG, CommitLog
+from kvserver.storage.commitlog import CommitLog
 from kvserver.storage.positions import PositionLog
-from kvserver.storage.wal_batch import PUT, Record
 
 if TYPE_CHECKING:
     from kvserver.replication.incoming import Incoming
@@ -361,8 +356,10 @@ class Node:
         self.state.upstream_seq = upstream.primary_seq
         if self.log.history is not self._history:
             # A new era, or positions that were passed over above: both come with a history.
-            self._history = self.log.history
+            self._history, gaps = self.log.history, self.consistency.padded
             self.consistency.load()
+            if self.consistency.padded != gaps:
+                self._leave_history()
             self.upstream_changed()
         if self.state.consistent_from:
             self._show_consistency()
@@ -448,34 +445,23 @@ class Node:
         self.consistency.load()
         self.upstream_changed()
 
-    def pad(self, frame: Frame, theirs: History, peer: str) -> None:
-        """Pass over positions without their writes (replication-enable-sequence-padding)."""
-        log = self.log
-        fork = log.history.fork(log.committed_seq, theirs, frame.last_seq)
-        shared = min(fork or 0, log.committed_seq)
-        entry = (
-            shared,
-            shared + 1,
-            frame.last_seq,
-            time.time_ns() // 1_000_000,
-            peer,
-            "diverged" if fork is None or fork < log.committed_seq else "inside a frame",
-        )
-        records: list[Record] = [
-            (PUT, LOG, codec.HISTORY_KEY, theirs.upto(frame.last_seq).encode()),
-            (PUT, LOG, codec.PADDED_KEY, self.consistency.with_range(entry)),
-            stamp(frame.epoch, frame.first_seq, frame.last_seq),
-        ]
-        self.snapshots.forget()
-        log.install(records)
+    def passed_over(self) -> None:
+        """Positions were passed over here."""
+        self._history = self.log.history
         self.index.forget()
         self.consistency.load()
-        skipped = frame.last_seq - shared
-        self.state.padding_events += 1
-        self.state.padded_sequences += skipped
-        logger.warning("%d positions from %d on are passed over", skipped, shared + 1)
+        self._leave_history()
         self.host.installed()
         self.upstream_changed()
+
+    def _leave_history(self) -> None:
+        """Positions were passed over here, or above: this data set isn't what its history says any
+        more. Whoever is being copied from it, or rewound to it, would begin with the one and end
+        with the other: they ask anew. Those that are sent frames are told in them."""
+        self.snapshots.forget()
+        for replica in list(self.replicas):
+            if replica.is_framed and not replica.is_online:
+                self.cut(replica)
 
     # -- figures ---------------------------------------------------------------------------------
 

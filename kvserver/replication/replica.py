@@ -19,6 +19,7 @@ from kvserver import frames, history
 from kvserver.frames import Frame, FrameError, FrameParser
 from kvserver.replication.handshake import Handshake, request
 from kvserver.replication.incoming import Incoming
+from kvserver.replication.padding import pass_over
 from kvserver.replication.ports import Link
 from kvserver.replication.rewind import Rewind
 from kvserver.storage.commitlog import EngineError, EngineStalled
@@ -395,7 +396,7 @@ class Upstream:
             primary_history = history.decode(frame.payload)
         except ValueError as error:
             raise FrameError(str(error)) from None
-        self.node.pad(frame, primary_history, f"{self.host}:{self.port}")
+        pass_over(self.node, frame, primary_history, f"{self.host}:{self.port}")
         self._progress = True
 
     def acknowledge(self) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 from kvserver import database, history
-from kvserver.replication import incoming, node, primary, replica, rewind, taken_back
+from kvserver.replication import incoming, padding, primary, replica, rewind, taken_back
 from kvserver.storage import commitlog, positions
 from sim import log
 
@@ -50,7 +50,7 @@ def patched(world: World) -> Iterator[None]:
 
     values: dict[tuple[Any, str], Any] = {
         (commitlog, "_unix_ms"): unix_ms,
-        (node, "time"): clock,
+        (padding, "time"): clock,
         (taken_back, "time"): clock,
         (history, "new_replid"): replid,
         (positions, "WalDirectory"): log.directory,
