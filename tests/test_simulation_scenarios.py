@@ -15,7 +15,7 @@ from sim.world import World
 
 import kvserver
 from kvserver.replication.consistency import UNFINISHED
-from kvserver.state.replication import REWIND
+from kvserver.state.replication import PRIMARY, REPLICA, REWIND
 
 pytestmark = pytest.mark.skipif(kvserver.COMPILED, reason="it patches the modules' functions")
 
@@ -234,3 +234,49 @@ def test_nobody_is_rewound_to_who_passes_over_positions(where: str) -> None:
         for each in (leader, middle):
             followed(world, each, other)
         equal(world, other.name)
+
+
+@pytest.mark.parametrize("failing", [False, True], ids=["a stall", "a failure"])
+def test_nobody_is_served_before_an_era_in_spite_of_gaps_is_written(failing: bool) -> None:
+    """Until then its history is that of others, from which it has parted."""
+    with padding_world(3) as world:
+        other, server, below = world.servers.values()
+        play(world, other, 3)
+        followed(world, server, other)
+        server.operate(server.node.promote)
+        last = server.log.committed_seq
+        appended(server, last + 6)
+        appended(other, last + 3)
+        followed(world, below, other)
+        below.operate(below.node.follow, "n9", 6379)
+        appended(other, last + 9)
+        followed(world, server, other)
+        assert place(server).padded
+        server.engine.stalled = True
+        server.operate(server.node.promote)
+        point(world, below, server.name)
+        world.sleep(2)
+        assert below.node.upstream is not None and not below.node.upstream.online
+        server.engine.failing = failing
+        server.engine.stalled = False
+        appended(other, other.log.committed_seq + 1)
+        until(world, lambda: not (server.log.failed or server.log.pending))
+        appended(server, server.log.committed_seq + 3)
+        followed(world, below, server)
+        followed(world, other, server)
+        assert server.state.padded == []
+        equal(world, server.name)
+
+
+def test_a_padded_target_that_cant_write_takes_nothing_over() -> None:
+    with padding_world(2) as world:
+        other, server = world.servers.values()
+        play(world, other, 3)
+        followed(world, server, other)
+        parted(world, other, server, 3)
+        followed(world, server, other)
+        server.engine.stalled = True
+        other.operate(other.node.failover.begin, (server.name, 6379), True, 2000)
+        world.sleep(4)
+        assert (other.state.role, server.state.role) == (PRIMARY, REPLICA)
+        assert other.writable

@@ -77,6 +77,8 @@ class Node:
         self.on_ack: list[Callable[[], None]] = []
         #: A received data set is being put in place.
         self.installing = False
+        #: An era began in spite of gaps, and may not be written yet.
+        self._is_leaving_gaps = False
         self._last_ping = timers.now()
         self._show_consistency()
 
@@ -140,12 +142,22 @@ class Node:
             # Nobody else has this data set: whoever shares what it began with is to be rewound.
             logger.warning("A primary in spite of positions that were passed over")
             self.log.meta.delete(codec.PADDED_KEY)
-            self.cut_all()  # they ask anew, and are rewound
+            self.leave_position()  # they ask anew, and are rewound
+            self._is_leaving_gaps = True
         self.log.begin_epoch(self.consistency.shared)
         logger.info("Epoch %d begins at position %d", self.log.epoch, self.log.last_seq)
         self.host.commit()
         self.consistency.load()
         self._show_consistency()
+
+    def _has_left_gaps(self) -> bool:
+        """Whether the era that began in spite of gaps is written, if one did. RocksDB may stall:
+        its gaps are forgotten then already, and its history is still that of others."""
+        if self._is_leaving_gaps and not self.log.pending:
+            self._is_leaving_gaps = False
+            self.consistency.load()
+            self._show_consistency()
+        return not self._is_leaving_gaps
 
     # -- what commands ask ---------------------------------------------------------------------
 
@@ -160,7 +172,7 @@ class Node:
         if replica.state.run_id in (self.run_id.encode(), *self._above()):
             raise errors.error("refusing to replicate in a circle: you are my primary, or myself")
         self._cut_former(replica)
-        if self.consistency.until or self._is_leaving_its_state():
+        if self.consistency.until or self._is_leaving_its_state() or not self._has_left_gaps():
             raise errors.no_master_link("not connected with my master")
         replica.psync(request)
         self.replicas_changed()
@@ -200,7 +212,7 @@ class Node:
             raise errors.error(
                 f"PSYNC FAILOVER: I am at {log.committed_seq}, not at your position."
             )
-        if log.failed:
+        if log.failed or (self.consistency.padded and log.engine.stopped()):
             raise errors.error("PSYNC FAILOVER: I can't write now.")
         logger.info("Failover request received for replid %s.", request.replid)
         self.promote()
@@ -280,6 +292,7 @@ class Node:
         self._ping([replica for replica in self.replicas if due or not replica.is_online])
         if self.upstream is not None:
             self.upstream.tick()
+        self._has_left_gaps()
         self.snapshots.tick()
         self.wishes.tick()
         self.host.role_changed()
