@@ -149,6 +149,29 @@ def test_gaps_are_told_by_who_has_others(empty: bool) -> None:
         equal(world, other.name)
 
 
+@pytest.mark.parametrize("garble", ["", "lose", "repeat"])
+def test_an_empty_range_is_told_whatever_gets_lost(garble: str) -> None:
+    """It takes no position, by which it could be missed."""
+    with padding_world(3) as world:
+        other, leader, below = world.servers.values()
+        play(world, other, 3)
+        followed(world, leader, other)
+        leader.operate(leader.node.promote)
+        appended(leader, leader.log.committed_seq + 3)
+        followed(world, below, leader)
+        last = leader.log.committed_seq
+        appended(other, last)
+        for wire in world.network.between(leader.name, below.name):
+            wire.far.garble = garble
+        followed(world, leader, other)
+        assert place(leader).padded and leader.log.committed_seq == last
+        appended(other, last + 5)
+        until(world, lambda: below.log.committed_seq == last + 5)
+        assert not place(below).sound
+        followed(world, below, leader)
+        equal(world, other.name)
+
+
 def test_a_rewind_goes_back_to_before_the_earliest_fork() -> None:
     """A range that is passed over later may lead into a history that was left earlier."""
     with padding_world(3) as world:

@@ -49,3 +49,6 @@ def pass_over(node: Node, frame: Frame, theirs: History, peer: str) -> None:
     node.state.padded_sequences += skipped
     logger.warning("%d positions from %d on are passed over", skipped, shared + 1)
     node.passed_over()
+    if frame.first_seq > frame.last_seq:
+        # A frame that has no position and gets lost is missed by nobody: replicas ask anew.
+        node.cut_all()
