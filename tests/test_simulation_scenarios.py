@@ -24,11 +24,12 @@ pytestmark = pytest.mark.skipif(kvserver.COMPILED, reason="it patches the module
 def world_of(nodes: int, kind: str = "careless", **settings: object) -> Iterator[World]:
     """Servers that are primaries, each with a data set of its own."""
     world = World(1, wanted={"kind": kind, "nodes": nodes})
-    world.settings.update(settings)
     world.plan.failing, world.plan.slowness = 0.0, 0.002
     with patched(world):
         for number in range(nodes):
-            world.start(f"n{number}")
+            server = world.start(f"n{number}")
+            assert server is not None
+            server.config.values.update(settings)
         yield world
         world.close()
 

@@ -15,7 +15,7 @@ from kvserver import frames
 from kvserver.codec import STAMP, STAMP_KEY
 from kvserver.frames import Frame
 from kvserver.history import History
-from kvserver.replication import taken_back
+from kvserver.replication import replica, taken_back
 from kvserver.replication.consistency import Consistency
 from kvserver.replication.followers import Followers
 from kvserver.replication.node import Node
@@ -32,7 +32,7 @@ from sim.server import Server
 Mutation = Callable[[], AbstractContextManager[Any]]
 
 
-def _method(owner: type, name: str, make: Callable[[Any], Any]) -> Mutation:
+def _method(owner: Any, name: str, make: Callable[[Any], Any]) -> Mutation:
     """Replace a method by what `make` makes of it."""
 
     def mutation() -> AbstractContextManager[Any]:
@@ -247,6 +247,24 @@ def _old_snapshot(forget: Any) -> Any:
     return mutant
 
 
+# -- padding ---------------------------------------------------------------------------------------
+
+
+def _rewound_to_the_padded() -> AbstractContextManager[Any]:
+    """Who passes over positions goes on serving rows."""
+    return patch.object(Node, "_leave_history", lambda _self: None)
+
+
+def _frame_without_position(pass_over: Any) -> Any:
+    """Replicas go on although they may miss that one history ended."""
+
+    def mutant(*args: Any) -> None:
+        with patch.object(Node, "cut_all", lambda _self: None):
+            pass_over(*args)
+
+    return mutant
+
+
 # -- failover --------------------------------------------------------------------------------------
 
 
@@ -314,6 +332,12 @@ MUTANTS = [
     mutant("rewind: a part taken for the whole", _half_for_whole),
     mutant("rewind: M's era forgotten", _forgotten_aim, kind="overtaken", nodes=3),
     mutant("rewind: to each other", _rewind_to_each_other, kind="careless", nodes=2),
+    mutant("padding: rows served all the while", _rewound_to_the_padded, kind="padding"),
+    mutant(
+        "padding: a frame without a position",
+        _method(replica, "pass_over", _frame_without_position),
+        kind="padding",
+    ),
     mutant("failover: nobody looks what the target has", _hasty_failover, kind="power"),
     mutant(
         "failover: the target need not have fsynced",

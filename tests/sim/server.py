@@ -113,6 +113,9 @@ class Server:
         self.index: PositionLog = world.position_log(self)
         self.files = Files(self)
         self.config = Settings(dict(world.settings))
+        if world.plan.kind == "padding":
+            # Each life of a server has its own: who was padded is rewound later.
+            self.config.values["replication-rewind"] = world.random.random() < 0.4
         run_id = f"{world.random.getrandbits(160):040x}"
         self.node = Node(
             self.config,
