@@ -18,6 +18,7 @@ from cluster import (
     replication,
     wait_synced,
 )
+from fullsync import files_of
 from harness import encode_command, wait_until
 from replicas import cluster as cluster
 from replicas import counter, fill, leftovers
@@ -85,15 +86,22 @@ def test_full_sync_takes_the_place_of_other_data(cluster: Cluster) -> None:
 
 
 def test_interrupted_full_sync_goes_on_with_the_files_that_are_there(cluster: Cluster) -> None:
-    primary = cluster.start(**{"max-replication-mb": 1, "rocksdb.write_buffer_size": 1})
+    several_files = {
+        "rocksdb.write_buffer_size": 1,
+        "rocksdb.level0_file_num_compaction_trigger": 100,
+    }
+    primary = cluster.start(**{"max-replication-mb": 1, **several_files})
     client = primary.client()
     for number in range(40):
         client.set(f"big:{number}", os.urandom(100_000))
     replica = cluster.replica_of(primary)
-    received = replica.directory / "fullsync"
-    wait_until(
-        lambda: received.exists() and sum(f.stat().st_size for f in received.iterdir()) > 10**6
-    )
+
+    def whole_files() -> list[str]:
+        sent = files_of(primary.directory / "snapshots" / "1").items()
+        received = files_of(replica.directory / "fullsync").items()
+        return [name for name, _ in sent & received if name.endswith(".sst")]
+
+    wait_until(whole_files)
     replica.kill9()
     client.config_set("max-replication-mb", 0)
     replica.start()
