@@ -378,7 +378,7 @@ class CommitLog:
         until = self.meta.get(UNTIL_KEY) if told else None
         if own is None or (until and UNTIL.unpack_from(until)[0] > self.committed_seq):
             return records
-        return [*gaps.with_own(told, own), *(r for r in records if r not in told)]
+        return [*gaps.with_own(told, own), *[r for r in records if r not in told]]
 
     def install(self, records: list[Record]) -> None:
         """Write these records as they are, in one batch. The last is the stamp, which the position
