@@ -35,22 +35,22 @@ M = 99
 class Written:
     """A store with some positions, and the batches of a rewind of it."""
 
-    def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, path: Path) -> None:
         self.store = Store(path)
         self.log = self.store.log
         self.index = PositionLog(str(path), self.log)
         self.batches: list[list[Record]] = []
         self.left = 0
         self.lost: list[int] = []
-        self._install = self.log.install
-        monkeypatch.setattr(self.log, "install", self._note)
+        self._installed = self.log.after_install
+        self.log.after_install = self._note
         for _ in range(5):
             self.store[0].put_string(b"key", b"1")
             self.log.advance()
             self.log.commit()
 
     def _note(self, records: list[Record]) -> None:
-        self._install(records)
+        self._installed(records)
         self.batches.append(records)
 
     def _leave(self) -> None:
@@ -72,8 +72,8 @@ class Written:
 
 
 @pytest.fixture
-def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Written]:
-    written = Written(tmp_path / "db", monkeypatch)
+def written(tmp_path: Path) -> Iterator[Written]:
+    written = Written(tmp_path / "db")
     yield written
     written.store.engine.close()
 
