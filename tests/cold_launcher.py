@@ -41,8 +41,8 @@ def main() -> None:
             time.sleep(0.002)
         return fetch(engine, cf, keys)
 
-    def make(engine: Engine, cache_bytes: int) -> CommitLog:
-        log = CommitLog(engine, cache_bytes)
+    def make(engine: Engine) -> CommitLog:
+        log = CommitLog(engine)
         read_all_cold(log)
         return log
 

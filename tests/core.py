@@ -79,7 +79,8 @@ class Core:
         words = [w for name, value in directives.items() for w in ("--" + name, value)]
         config = config_file.load([w.replace("_", "-") for w in words], lambda: "")
         self.engine = Engine(str(path), config)
-        self.log = CommitLog(self.engine, 1 << 20)
+        self.log = CommitLog(self.engine)
+        self.log.cache.resize(1 << 20)
         self.log.reads.slow_ns = 1 << 62  # there are no threads to wait for (state/cold.py)
         self.turn = Turn(self.log, lambda: None)
         self.server = Server(config, self.log, self.turn, self)  # type: ignore[arg-type]

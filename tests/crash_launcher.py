@@ -28,8 +28,8 @@ def main() -> None:
             if left == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    def make(engine: Engine, cache_bytes: int) -> CommitLog:
-        log = CommitLog(engine, cache_bytes)
+    def make(engine: Engine) -> CommitLog:
+        log = CommitLog(engine)
         log.step = step
         return log
 

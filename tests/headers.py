@@ -18,7 +18,7 @@ class _Nothing:
 
 @cache
 def _log() -> CommitLog:
-    return CommitLog(cast(Any, _Nothing()), 0)
+    return CommitLog(cast(Any, _Nothing()))
 
 
 def of_header(header: bytes) -> Collection:

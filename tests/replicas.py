@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cluster import Cluster, replication
+from cluster import Cluster, replication, wait_synced
 from harness import Conn, Server, encode_command
 
 
@@ -26,6 +26,15 @@ def fill(server: Server, count: int = 500, prefix: str = "key") -> None:
             pipe.set(f"{prefix}:{number}", f"{db}-{number}", px=10**8 if number % 3 else None)
         pipe.delete(*(f"{prefix}:{number}" for number in range(0, count, 7)))
         pipe.execute()
+
+
+def filled_pair(cluster: Cluster, count: int) -> tuple[Server, Server]:
+    """A primary with so many keys, and its replica, which has them."""
+    primary = cluster.start()
+    replica = cluster.replica_of(primary)
+    fill(primary, count)
+    wait_synced(primary, replica)
+    return primary, replica
 
 
 def leftovers(server: Server) -> list[str]:

@@ -26,7 +26,8 @@ class Store:
     def __init__(self, path: Path, cache_bytes: int = CACHE_BYTES) -> None:
         self.path = path
         self.engine = Engine(str(path), default_config())
-        self.log = CommitLog(self.engine, cache_bytes)
+        self.log = CommitLog(self.engine)
+        self.log.cache.resize(cache_bytes)
         self.keyspace = Keyspace(self.log, DATABASES)
         self.keyspace.now = NOW
 

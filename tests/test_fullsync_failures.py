@@ -97,13 +97,7 @@ def test_data_set_that_cannot_be_opened_is_given_up(cluster: Cluster, swapped: b
 
 def test_full_sync_over_tls_with_a_password(cluster: Cluster, tmp_path: Path) -> None:
     certificates = Certificates(tmp_path)
-    certificate, key = certificates.server
-    both: dict[str, Directive] = {
-        **SMALL_FILES,
-        "tls-cert-file": certificate,
-        "tls-key-file": key,
-        "tls-ca-cert-file": certificates.ca,
-    }
+    both = {**SMALL_FILES, **certificates.directives()}
     tls_port = free_port()
     primary = cluster.start(**both, **{"tls-port": tls_port})
     fill(primary, 4)

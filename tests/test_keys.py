@@ -200,7 +200,6 @@ SCRIPTS = {
         SET k 0
         OBJECT ENCODING k
         OBJECT REFCOUNT k
-        OBJECT IDLETIME k
         OBJECT FREQ k
         OBJECT encoding k k
         SET k 9999
@@ -246,6 +245,12 @@ SCRIPTS = {
 @pytest.mark.parametrize("script", SCRIPTS.values(), ids=SCRIPTS)
 def test_replies(pair: Pair, script: str) -> None:
     pair.same(script)
+
+
+def test_idle_time(pair: Pair) -> None:
+    """Redis counts in whole seconds of its clock: the next one may begin between two commands."""
+    pair.same("SET k v")
+    assert pair.close("OBJECT", "IDLETIME", "k") == 0
 
 
 EVENTS = {

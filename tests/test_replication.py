@@ -21,7 +21,7 @@ from cluster import (
 from fullsync import files_of
 from harness import encode_command, wait_until
 from replicas import cluster as cluster
-from replicas import counter, fill, leftovers
+from replicas import counter, fill, filled_pair, leftovers
 
 # -- full syncs and streams ------------------------------------------------------------------------
 
@@ -126,10 +126,7 @@ def test_messages_reach_subscribers_of_replicas(cluster: Cluster) -> None:
 
 @pytest.mark.parametrize("who", ["primary", "replica", "both"])
 def test_clean_restarts_need_no_full_sync(cluster: Cluster, who: str) -> None:
-    primary = cluster.start()
-    replica = cluster.replica_of(primary)
-    fill(primary, 50)
-    wait_synced(primary, replica)
+    primary, replica = filled_pair(cluster, 50)
     before = replication(primary)["master_replid"]
     for server in (primary, replica):
         if who == "both" or server is (primary if who == "primary" else replica):
@@ -146,10 +143,7 @@ def test_clean_restarts_need_no_full_sync(cluster: Cluster, who: str) -> None:
 
 
 def test_killed_primary_begins_an_era_and_its_replica_goes_on(cluster: Cluster) -> None:
-    primary = cluster.start()
-    replica = cluster.replica_of(primary)
-    fill(primary, 50)
-    wait_synced(primary, replica)
+    primary, replica = filled_pair(cluster, 50)
     before = replication(primary)["master_replid"]
     primary.kill9()
     primary.start()
@@ -162,10 +156,7 @@ def test_killed_primary_begins_an_era_and_its_replica_goes_on(cluster: Cluster) 
 
 
 def test_killed_replica_goes_on(cluster: Cluster) -> None:
-    primary = cluster.start()
-    replica = cluster.replica_of(primary)
-    fill(primary, 50)
-    wait_synced(primary, replica)
+    primary, replica = filled_pair(cluster, 50)
     replica.kill9()
     fill(primary, 50, "meanwhile")
     replica.start()
@@ -185,10 +176,7 @@ def test_new_data_set_begins_no_era(cluster: Cluster) -> None:
 
 
 def test_old_primary_rejoins_by_rewind(cluster: Cluster) -> None:
-    primary = cluster.start()
-    replica = cluster.replica_of(primary)
-    fill(primary, 200)
-    wait_synced(primary, replica)
+    primary, replica = filled_pair(cluster, 200)
     replica.kill9()
     fill(primary, 100, "lost")
     primary.client().set("key:1", "lost")

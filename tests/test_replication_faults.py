@@ -19,12 +19,11 @@ from cluster import (
     follow,
     promote,
     replication,
-    wait_synced,
 )
 from faults import FileSizeLimit
-from harness import KVSERVER, Directive, encode_command, free_port, wait_until
+from harness import KVSERVER, encode_command, free_port, wait_until
 from replicas import cluster as cluster
-from replicas import counter, fill, handshake, leftovers
+from replicas import counter, fill, filled_pair, handshake, leftovers
 from test_crash import crashing_at
 from test_tls import Certificates
 
@@ -154,10 +153,7 @@ def test_killed_while_a_frame_is_applied(cluster: Cluster, label: str) -> None:
 
 @pytest.mark.parametrize("who", ["primary", "replica"])
 def test_disk_that_fails_for_a_while(cluster: Cluster, who: str) -> None:
-    primary = cluster.start()
-    replica = cluster.replica_of(primary)
-    fill(primary, 50)
-    wait_synced(primary, replica)
+    primary, replica = filled_pair(cluster, 50)
     before = replication(primary)["master_replid"]
     victim = primary if who == "primary" else replica
     fault = FileSizeLimit()
@@ -184,12 +180,7 @@ def test_disk_that_fails_for_a_while(cluster: Cluster, who: str) -> None:
 
 def test_tls_replication(cluster: Cluster, tmp_path: Path) -> None:
     certificates = Certificates(tmp_path)
-    certificate, key = certificates.server
-    tls: dict[str, Directive] = {
-        "tls-cert-file": certificate,
-        "tls-key-file": key,
-        "tls-ca-cert-file": certificates.ca,
-    }
+    tls = certificates.directives()
     tls_port = free_port()
     primary = cluster.start(**tls, **{"tls-port": tls_port})
     fill(primary)

@@ -15,11 +15,10 @@ from cluster import (
     position,
     replication,
     synced,
-    wait_synced,
 )
 from harness import encode_command, wait_until
 from replicas import cluster as cluster
-from replicas import counter, fill
+from replicas import counter, fill, filled_pair
 
 # -- quorum ----------------------------------------------------------------------------------------
 
@@ -60,10 +59,7 @@ def test_writes_that_wait_for_the_quorum_are_answered_on_demotion(cluster: Clust
 
 
 def test_failover(cluster: Cluster) -> None:
-    primary = cluster.start()
-    replica = cluster.replica_of(primary)
-    fill(primary, 50)
-    wait_synced(primary, replica)
+    primary, replica = filled_pair(cluster, 50)
     assert primary.client().execute_command("FAILOVER") == b"OK"
     wait_until(lambda: replication(replica)["role"] == "master", 10)
     wait_until(lambda: replication(primary)["role"] == "slave", 10)
@@ -73,10 +69,7 @@ def test_failover(cluster: Cluster) -> None:
 
 
 def test_paused_writes_are_refused_after_a_failover(cluster: Cluster) -> None:
-    primary = cluster.start()
-    replica = cluster.replica_of(primary)
-    fill(primary, 5)
-    wait_synced(primary, replica)
+    primary, replica = filled_pair(cluster, 5)
     admin = primary.client()
     os.kill(replica.pid, signal.SIGSTOP)
     try:

@@ -96,6 +96,15 @@ def test_dropped_rows_are_freed_little_by_little() -> None:
     assert added // 100 - 1 <= calls <= added // 100 + 256 // 50 + 1
 
 
+def test_a_cache_without_a_size_holds_nothing() -> None:
+    first, second = RowCache(5), RowCache(5)
+    for size in (0, 1):
+        Budget(first, second).resize(size)
+        first.add(b"key", b"")
+        first.add(b"key", b"row")
+        assert (first.cached_rows, first.cached_bytes) == (0, 0)
+
+
 def test_shards_are_even() -> None:
     """With keys as they are in the two tables."""
     chance = random.Random(1)

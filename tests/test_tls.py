@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import redis
 from conftest import FreshServer
-from harness import Conn, Server, free_port, wait_until
+from harness import Conn, Directive, Server, free_port, wait_until
 from test_listeners import PONG, refusal
 
 PASSPHRASE = "a-passphrase"
@@ -57,6 +57,11 @@ class Certificates:
         encrypt = ("pkey", "-in", self.server[1], "-aes256", "-passout", f"pass:{PASSPHRASE}")
         openssl(*encrypt, "-out", self.locked_key, cwd=directory)
 
+    def directives(self) -> dict[str, Directive]:
+        """Those of a server."""
+        certificate, key = self.server
+        return {"tls-cert-file": certificate, "tls-key-file": key, "tls-ca-cert-file": self.ca}
+
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
@@ -74,9 +79,7 @@ def start(fresh_server: FreshServer, certificates: Certificates) -> StartTLS:
         port = free_port()
         options = {
             "tls_port": port,
-            "tls_cert_file": certificates.server[0],
-            "tls_key_file": certificates.server[1],
-            "tls_ca_cert_file": certificates.ca,
+            **{name.replace("-", "_"): v for name, v in certificates.directives().items()},
             "tls_auth_clients": "no",
         }
         return fresh_server(**{**options, **directives}), port

@@ -35,7 +35,6 @@ from kvserver.edge.recovery import Recovery
 from kvserver.edge.replication.replicator import DataSet, Replicator
 from kvserver.edge.shutdown import Shutdown
 from kvserver.edge.walks import Walks
-from kvserver.state import process
 from kvserver.state.admission import SUSPENDED
 from kvserver.state.dispatch import Dispatcher
 from kvserver.state.migrations import Migration
@@ -54,8 +53,7 @@ class App:
         self._loop = asyncio.get_running_loop()
         self._worker = ThreadPoolExecutor(2, "worker")
         data = DataSet(config)
-        cache_bytes = process.share_of_memory(config.get_int("row-cache-size"))
-        self.log = CommitLog(data.engine, cache_bytes)
+        self.log = CommitLog(data.engine)
         self.turn = Turn(self.log, self._schedule_end)
         self.server = Server(config, self.log, self.turn, self)
         self.server.dispatcher = Dispatcher(self.server)

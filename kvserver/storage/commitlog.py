@@ -91,14 +91,13 @@ def _unix_ms() -> int:
 class CommitLog:
     """Pending writes of all column families and the positions they will take."""
 
-    def __init__(self, engine: Engine, cache_bytes: int) -> None:
+    def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.reads = Reads(engine)
         self.rows = CachedTable(engine, ROWS, self, ROW_BYTE)
         self.data = CachedTable(engine, DATA, self, ELEMENT_BYTE)
-        #: Rows of keys and of elements share it.
+        #: Rows of keys and of elements share it. Nothing is cached until it has a size.
         self.cache = Budget(self.rows.cache, self.data.cache)
-        self.cache.resize(cache_bytes)
         self.expiry = Table(engine, EXPIRY, self)
         self.meta = Table(engine, LOG, self)
         self.tables: list[Table] = [self.rows, self.data, self.expiry, self.meta]

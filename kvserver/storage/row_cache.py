@@ -21,10 +21,6 @@ SHARDS: Final = 256
 Shard = dict[bytes, bytes]
 
 
-def _generation() -> list[Shard]:
-    return [{} for _ in range(SHARDS)]
-
-
 def _nothing(_cache: RowCache) -> None:
     return None
 
@@ -35,17 +31,18 @@ class RowCache:
 
     def __init__(self, byte: int) -> None:
         self._byte = byte
-        self.young = _generation()
-        self.old = _generation()
+        self.young: list[Shard] = [{} for _ in range(SHARDS)]
+        self.old: list[Shard] = [{} for _ in range(SHARDS)]
         self._dropping: list[Shard] = []
         self.young_bytes = self.old_bytes = 0
         self.young_since = self.old_since = time.monotonic()
-        self.half = self.row_limit = 0
+        self.half, self.row_limit = 0, -1
         #: Called with this cache when a generation was full and the next one begins.
         self.on_rotate: Callable[[RowCache], None] = _nothing
 
     def resize(self, most: int, row_limit: int) -> None:
-        """Bound it and its rows, in bytes; takes effect as rows come in."""
+        """Bound it and its rows, in bytes (-1: not even an empty row is cached); takes effect as
+        rows come in."""
         self.half = most // 2
         self.row_limit = row_limit
 
@@ -128,20 +125,20 @@ class RowCache:
 
     def clear(self) -> None:
         """Empty it."""
-        self.drop_old()
-        self._dropping += [rows for rows in self.young if rows]
-        self.young = _generation()
-        self.young_bytes = 0
+        self.age()
+        self._drop_old()
 
-    def drop_old(self) -> None:
+    def _drop_old(self) -> None:
         """Give up the old generation."""
-        self._dropping += [rows for rows in self.old if rows]
-        self.old = _generation()
+        for at, rows in enumerate(self.old):
+            if rows:
+                self._dropping.append(rows)
+                self.old[at] = {}
         self.old_bytes = 0
 
     def age(self) -> None:
         """Begin a young generation."""
-        self.drop_old()
+        self._drop_old()
         self.old, self.young = self.young, self.old
         self.old_bytes, self.young_bytes = self.young_bytes, 0
         self.old_since, self.young_since = self.young_since, time.monotonic()
@@ -189,7 +186,7 @@ class Budget:
     def _share(self) -> None:
         for cache, other in ((self.first, self.second), (self.second, self.first)):
             most = max(self.size - other.extent, self.size // _LEAST)
-            cache.resize(most, self.size // _LARGEST)
+            cache.resize(most, self.size // _LARGEST or -1)
 
     def _on_rotate(self, cache: RowCache) -> None:
         other = self.second if cache is self.first else self.first

@@ -105,7 +105,8 @@ class Server:
         self.waiting: list[tuple[int, list[bytes]]] = []
         world.current = self
         self.engine = world.engine(self)
-        self.log = CommitLog(self.engine, CACHE_BYTES)
+        self.log = CommitLog(self.engine)
+        self.log.cache.resize(CACHE_BYTES)
         self.log.step = world.step
         self.log.wait_for_sync = world.always
         self.keyspace = Keyspace(self.log, DATABASES)
