@@ -65,6 +65,7 @@ HOT = [
     "kvserver/state/turn.py",
     "kvserver/state/watch.py",
     "kvserver/storage/commitlog.py",
+    "kvserver/storage/open_row.py",
     "kvserver/storage/overlay.py",
     "kvserver/storage/reads.py",
     "kvserver/storage/row_cache.py",

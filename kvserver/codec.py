@@ -205,9 +205,11 @@ def collection_count(row: bytes) -> int:
 def number_at(row: bytes, at: int) -> int:
     """The eight bytes from `at` on as a number. Compiled, a small one takes a third of the time
     that slicing and `int.from_bytes` do."""
-    if row[at] | row[at + 1] | row[at + 2] | row[at + 3]:
+    if row[at] | row[at + 1]:
         return int.from_bytes(row[at : at + 8], "big")
-    return ((row[at + 4] * 256 + row[at + 5]) * 256 + row[at + 6]) * 256 + row[at + 7]
+    high = row[at + 2] * 256 + row[at + 3]
+    low = ((row[at + 4] * 256 + row[at + 5]) * 256 + row[at + 6]) * 256 + row[at + 7]
+    return (high << 32) + low if high else low
 
 
 def collection_extras(row: bytes) -> bytes:

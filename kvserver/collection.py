@@ -7,15 +7,20 @@ Invariants:
 - Elements stand under the database's id and the collection's own, in the column family `data`.
 - Nothing of a MutableCollection is in the header before `save`. A command that changed anything
   calls it once, at its end.
+- A collection that is changed a second time in a turn is left open: the commands after that go on
+  with what is in memory of it, and its header is encoded when it is asked for, or at the end of the
+  turn. Only commands that save whatever they changed, also when they fail, go on with it
+  (`Writer.opened`). A header with a time to expire isn't left open, so none expires meanwhile.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from kvserver import codec
 from kvserver.codec import HAS_EXPIRE
+from kvserver.storage.open_row import OpenRow
 from kvserver.storage.overlay import Entry, Walk
 
 if TYPE_CHECKING:
@@ -73,6 +78,8 @@ class MutableCollection(Collection):
         self.kind = kind
         #: There is no such key until `save`.
         self.is_new = is_new
+        #: The row isn't written by `save`, but when somebody asks for it.
+        self.is_open = False
 
     def peek(self, sub: bytes) -> bytes | None:
         """`get` for a command that goes on to write: its reply waits for the log anyway."""
@@ -96,24 +103,50 @@ class MutableCollection(Collection):
         begin, end = self.bounds(lower, upper)
         self.data.log.delete_range(self.data, begin, end)
 
-    def save(self) -> None:
+    def save(self) -> bool:
         """Write the header; or delete the key if there is no element left (a stream stays), and
-        then there must be no other row left either. Those who observe the key are told."""
+        then there must be no other row left either. Those who observe the key are told. Returns
+        whether it may be left open: it was written in this turn before."""
         writer = self.writer
         if self.count == 0 and self.kind != codec.STREAM:
             if not self.is_new:
                 writer.drop_emptied(self.key, self.row)
-            return
+            return False
+        repeated = self.row_key in writer.rows.pending
         row, before = self._header(), self.row
         if row != before or self.is_new:
             self.row = row
             if self.is_new or writer.rows.peek(self.row_key) is not before:
                 self.is_new = False
                 writer.put_at(self.row_key, self.key, row)
-                return
+                return False
             writer.put_header(self.row_key, before, row)
         if writer.keyspace.observed:
             writer.touched(self.key)
+        return repeated and not row[0] & HAS_EXPIRE
+
+    def leave_open(self, typed: object, extras: Callable[[], bytes] | None = None) -> None:
+        """It is saved, and may be left open: `typed` is what a command goes on with, `extras` gives
+        what the type adds to the header, if that isn't in it at all times."""
+        self.is_open = True
+        self.writer.rows.open(self.row_key, OpenCollection(self, typed, extras))
+
+    def save_open(self) -> None:
+        """`save` of a collection that is open and has elements."""
+        self.data.log.wrote(0)
+        if self.writer.keyspace.observed:
+            self.writer.touched(self.key)
+
+    def close(self) -> None:
+        """Have the header encoded if it is open."""
+        if self.is_open:
+            self.writer.rows.peek(self.row_key)
+
+    def encode(self) -> bytes:
+        """The header as it is now, which is no longer open."""
+        self.is_open = False
+        self.row = self._header()
+        return self.row
 
     def save_quietly(self) -> None:
         """Write the header of a collection that is there, in which clients see nothing changed."""
@@ -126,3 +159,19 @@ class MutableCollection(Collection):
         """The row as it is to be: type, expiry and id stay."""
         end = 17 if self.row[0] & HAS_EXPIRE else 9
         return b"%b%b%b" % (self.row[:end], self.count.to_bytes(8, "big"), self.extras)
+
+
+class OpenCollection(OpenRow):
+    """The header of a collection that is left open."""
+
+    def __init__(
+        self, rows: MutableCollection, typed: object, extras: Callable[[], bytes] | None
+    ) -> None:
+        self.rows = rows
+        self.typed = typed
+        self._extras = extras
+
+    def encode(self) -> bytes:
+        if self._extras is not None:
+            self.rows.extras = self._extras()
+        return self.rows.encode()

@@ -29,7 +29,7 @@ from kvserver.codec import (
     SLOT_BYTES,
     TYPE_MASK,
 )
-from kvserver.collection import Collection, MutableCollection
+from kvserver.collection import Collection, MutableCollection, OpenCollection
 from kvserver.types import lists, sparse
 
 if TYPE_CHECKING:
@@ -182,8 +182,8 @@ class Reader:
         """(row, seconds since it was used as far as the cache knows), without using it: for
         OBJECT. Counts nothing, and tells nobody of a miss."""
         row_key = self.row_key(key)
-        idle = self.rows.cache.unused_for(row_key)
         row = self.rows.get_uncached(row_key)
+        idle = self.rows.cache.unused_for(row_key)
         if row is not None and self.expired(row):
             if self.keyspace.may_expire:
                 self.keyspace.delete_expired(self.db, row_key)
@@ -270,6 +270,21 @@ class Writer(Reader):
         if row[0] & TYPE_MASK != kind:
             raise errors.wrong_type()
         return MutableCollection(self, key, row_key, kind, row, False)
+
+    def opened(self, key: bytes, kind: int) -> object | None:
+        """What a command before this one made of a collection and left open, to go on with; None:
+        see `mutable`. For commands that save whatever they changed, also when they fail."""
+        opened, log = self.rows.opened, self.keyspace.log
+        if not opened or log.reads.slow:  # then a command may be set aside in the middle
+            return None
+        found = opened.get(self.row_key(key))
+        if found is None:
+            return None
+        assert isinstance(found, OpenCollection)
+        if found.rows.kind != kind:
+            raise errors.wrong_type()
+        log.touched = True
+        return found.typed
 
     def mutable_or_new(self, key: bytes, kind: int) -> MutableCollection:
         """The same; a new one if there is no such key."""

@@ -16,6 +16,10 @@ from kvserver import errors
 
 INT64_MIN: Final = -(1 << 63)
 INT64_MAX: Final = (1 << 63) - 1
+#: So many digits fit 64 bits without any doubt, and so does what is below this number: compiled, it
+#: is compared without an object.
+_SURE_DIGITS: Final = 18
+_SURE: Final = 1 << 60
 
 # What C's strtod takes in the C locale, without the leading blanks that Redis refuses and
 # without NaN. Groups: 1 decimal mantissa, 2 its exponent, 3 hex number, 4 infinity.
@@ -31,7 +35,10 @@ _FLOAT: Final = re.compile(
 def parse_int64(text: bytes) -> int | None:
     """The integer if ``text`` is exactly how it is printed in decimal: no ``+``, no spaces, no
     leading zeros, 64 bits."""
-    if len(text) > 20:
+    size = len(text)
+    if size <= _SURE_DIGITS and text.isdigit() and (text[0] != 48 or size == 1):
+        return int(text)
+    if size > 20:
         return None
     digits = text[1:] if text[:1] == b"-" else text
     if not digits.isdigit() or (digits[0] == 48 and text != b"0"):
@@ -42,7 +49,7 @@ def parse_int64(text: bytes) -> int | None:
 
 def fits_int64(value: int) -> bool:
     """Whether ``value``, say the sum of two 64-bit integers, is one itself."""
-    return INT64_MIN <= value <= INT64_MAX
+    return -_SURE < value < _SURE or INT64_MIN <= value <= INT64_MAX
 
 
 def parse_double(text: bytes) -> float | None:

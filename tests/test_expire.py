@@ -154,6 +154,8 @@ EVENTS = {
     "persist": f"SET a 1\nPERSIST a\nEXPIREAT a {LATER}\nPERSIST a\nPERSIST a",
     "expired when read": "DEBUG SET-ACTIVE-EXPIRE 0\nSET a 1 PX 1\nDEBUG SLEEP 0.01\nGET a\nGET a",
     "expired when deleted": "DEBUG SET-ACTIVE-EXPIRE 0\nSET a 1 PX 1\nDEBUG SLEEP 0.01\nDEL a",
+    "expired when it is a destination": "DEBUG SET-ACTIVE-EXPIRE 0\nSADD a 1\nPEXPIRE a 1\n"
+    "DEBUG SLEEP 0.01\nSMOVE missing a 1\nSMOVE missing a 1",
     "expired when overwritten": "DEBUG SET-ACTIVE-EXPIRE 0\nSET a 1 PX 1\nSET b 1 PX 1\n"
     "SET c 1 PX 1\nSET d 1\nDEBUG SLEEP 0.01\nSET a 2\nRENAME d b\nCOPY a c\nPERSIST x",
     "expired when moved": "DEBUG SET-ACTIVE-EXPIRE 0\nSET a 1 PX 1\nSELECT 4\nSET b 1 PX 1\n"

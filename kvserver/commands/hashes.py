@@ -72,16 +72,26 @@ def hmset(ctx: WriteContext, key: bytes, *pairs: bytes) -> resp.Simple:
     return resp.OK
 
 
+def _opened_or_new(ctx: WriteContext, key: bytes) -> MutableCollection:
+    """A hash to be changed, perhaps as the command before left it: for commands that save what they
+    change, with `hashes.save`. A new one if there is none."""
+    found = ctx.db.opened(key, HASH)
+    if found is None:
+        return ctx.db.mutable_or_new(key, HASH)
+    assert isinstance(found, MutableCollection)
+    return found
+
+
 def _set(ctx: WriteContext, key: bytes, pairs: tuple[bytes, ...]) -> int:
     """Set fields; returns how many are new."""
-    fields = ctx.db.mutable_or_new(key, HASH)
+    fields = _opened_or_new(ctx, key)
     bounds = ctx.server.encodings.hashes
     if len(pairs) > 2 * bounds.entries:
         hashes.set_encoding(fields, hashes.HASHTABLE)
     created = 0
     for at in range(0, len(pairs), 2):
         created += hashes.put(fields, pairs[at], pairs[at + 1], bounds)
-    fields.save()
+    hashes.save(fields)
     ctx.notify(notify.HASH, b"hset", key)
     return created
 
@@ -97,7 +107,7 @@ def _set(ctx: WriteContext, key: bytes, pairs: tuple[bytes, ...]) -> int:
     categories=CATEGORIES,
 )
 def hsetnx(ctx: WriteContext, key: bytes, field: bytes, value: bytes) -> int:
-    fields = ctx.db.mutable_or_new(key, HASH)
+    fields = _opened_or_new(ctx, key)
     row = fields.peek(FIELD + field)
     if hashes.is_live(row, ctx.now):
         return 0
@@ -121,7 +131,7 @@ def _store(
         else:
             ctx.notify(notify.HASH, b"hexpired", fields.key)
     hashes.put(fields, field, value, ctx.server.encodings.hashes, expire_ms)
-    fields.save()
+    hashes.save(fields)
     ctx.notify(notify.HASH, event, fields.key)
 
 
@@ -138,7 +148,7 @@ def _store(
 )
 def hincrby(ctx: WriteContext, key: bytes, field: bytes, increment: bytes) -> int:
     change = parse_int(increment)
-    fields = ctx.db.mutable_or_new(key, HASH)
+    fields = _opened_or_new(ctx, key)
     row = fields.peek(FIELD + field)
     text = hashes.value_of(row, ctx.now)
     old = 0 if text is None else numbers.parse_int64(text)
@@ -168,7 +178,7 @@ def hincrbyfloat(ctx: WriteContext, key: bytes, field: bytes, increment: bytes) 
         raise errors.not_float()
     if change.infinite:
         raise errors.error("value is NaN or Infinity")
-    fields = ctx.db.mutable_or_new(key, HASH)
+    fields = _opened_or_new(ctx, key)
     row = fields.peek(FIELD + field)
     text = hashes.value_of(row, ctx.now)
     old = numbers.parse_long_double(b"0" if text is None else text)

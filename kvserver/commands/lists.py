@@ -36,6 +36,15 @@ def current(ctx: WriteContext, name: bytes) -> ListWriter | None:
     return None if rows is None else ListWriter(rows)
 
 
+def _current_or_opened(ctx: WriteContext, name: bytes) -> ListWriter | None:
+    """The same, perhaps as the command before left it: for commands that save what they change."""
+    found = ctx.db.opened(name, LIST)
+    if found is None:
+        return current(ctx, name)
+    assert isinstance(found, ListWriter)
+    return found
+
+
 def new_list(ctx: WriteContext, name: bytes) -> ListWriter:
     """A list that replaces what is there, to be saved when it has elements."""
     return ListWriter(ctx.db.new(name, LIST))
@@ -75,13 +84,13 @@ def push(ctx: WriteContext, items: ListWriter, values: Sequence[bytes], front: b
 
 
 def _push(ctx: WriteContext, name: bytes, values: tuple[bytes, ...], front: bool) -> int:
-    items = current(ctx, name) or new_list(ctx, name)
+    items = _current_or_opened(ctx, name) or new_list(ctx, name)
     push(ctx, items, values, front)
     return items.count
 
 
 def _push_if_there(ctx: WriteContext, name: bytes, values: tuple[bytes, ...], front: bool) -> int:
-    items = current(ctx, name)
+    items = _current_or_opened(ctx, name)
     if items is None:
         return 0
     push(ctx, items, values, front)
@@ -166,7 +175,7 @@ def _pop(
     ctx: WriteContext, name: bytes, words: tuple[bytes, ...], front: bool
 ) -> bytes | list[bytes] | resp.NullArray | None:
     if not words:
-        items = current(ctx, name)
+        items = _current_or_opened(ctx, name)
         if items is None:
             return None
         value = items.pop_one(front)

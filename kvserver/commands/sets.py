@@ -33,6 +33,16 @@ def find(ctx: WriteContext, name: bytes) -> MutableSet | None:
     return None if rows is None else MutableSet(rows, ctx.server.encodings.sets)
 
 
+def _find_or_opened(ctx: WriteContext, name: bytes) -> MutableSet | None:
+    """The same, perhaps as the command before left it: for commands that save what they change."""
+    found = ctx.db.opened(name, SET)
+    if found is None:
+        return find(ctx, name)
+    assert isinstance(found, MutableSet)
+    found.limits = ctx.server.encodings.sets
+    return found
+
+
 def new_set(ctx: WriteContext, name: bytes, first: bytes, expected: int) -> MutableSet:
     """A set that replaces what is there; to be saved when it has members, `first` the first of
     about so many."""
@@ -55,7 +65,7 @@ def new_set(ctx: WriteContext, name: bytes, first: bytes, expected: int) -> Muta
     history=_SEVERAL,
 )
 def sadd(ctx: WriteContext, name: bytes, *members: bytes) -> int:
-    found = find(ctx, name)
+    found = _find_or_opened(ctx, name)
     if found is None:
         found = new_set(ctx, name, members[0], len(members))
     elif found.encoding != sets.HASHTABLE:
@@ -84,7 +94,7 @@ def sadd(ctx: WriteContext, name: bytes, *members: bytes) -> int:
     history=_SEVERAL,
 )
 def srem(ctx: WriteContext, name: bytes, *members: bytes) -> int:
-    found = find(ctx, name)
+    found = _find_or_opened(ctx, name)
     if found is None:
         return 0
     removed = 0
@@ -115,6 +125,8 @@ def _saved(ctx: WriteContext, name: bytes, members: MutableSet, event: bytes) ->
     categories=("set",),
 )
 def smove(ctx: WriteContext, name: bytes, destination: bytes, member: bytes) -> int:
+    for either in (name, destination):
+        ctx.db.current(either)  # past its time it goes, whatever the other one is
     source = find(ctx, name)
     if source is None:
         return 0
@@ -204,7 +216,7 @@ def spop(ctx: WriteContext, name: bytes, *words: bytes) -> bytes | Members | Non
         raise errors.syntax()
     if words:
         return _pop_several(ctx, name, words[0])
-    members = find(ctx, name)
+    members = _find_or_opened(ctx, name)
     if members is None:
         return None
     popped = members.pop()

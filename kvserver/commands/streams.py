@@ -10,7 +10,7 @@ from typing import Final
 
 from kvserver import errors, resp
 from kvserver.args import parse_int
-from kvserver.codec import STREAM
+from kvserver.codec import STREAM, number_at
 from kvserver.registry import DENYOOM, FAST, READONLY, WRITE, KeySpec, command, key
 from kvserver.state import notify
 from kvserver.state.context import Context, ReadContext, WriteContext
@@ -154,12 +154,9 @@ def _add(
         raise errors.wrong_arity("xadd")
     if options is not None and options.has_seq and options.new_id == ids.ZERO:
         raise errors.error("The ID specified in XADD must be greater than 0-0")
-    rows = ctx.db.mutable(name, STREAM)
-    if rows is None:
-        if options is not None and not options.may_create:
-            return None
-        rows = ctx.db.new(name, STREAM)
-    stream = MutableStream(rows)
+    stream = _stream(ctx, name, options)
+    if stream is None:
+        return None
     entry_id = _new_id(ctx, stream, options)
     size = 0
     for text in fields:
@@ -177,6 +174,21 @@ def _add(
     return ids.text(entry_id)
 
 
+def _stream(ctx: WriteContext, name: bytes, options: _Options | None) -> MutableStream | None:
+    """The stream that an entry is added to; None if it must not be created. Trimming may fail when
+    the entry is added already: with options it isn't gone on with as another command left it."""
+    found = ctx.db.opened(name, STREAM) if options is None else None
+    if found is not None:
+        assert isinstance(found, MutableStream)
+        return found
+    rows = ctx.db.mutable(name, STREAM)
+    if rows is None:
+        if options is not None and not options.may_create:
+            return None
+        rows = ctx.db.new(name, STREAM)
+    return MutableStream(rows)
+
+
 def _new_id(ctx: Context, stream: MutableStream, options: _Options | None) -> bytes:
     """The id of an entry that is to be added (streamAppendItem)."""
     last_id = stream.last_id
@@ -186,9 +198,8 @@ def _new_id(ctx: Context, stream: MutableStream, options: _Options | None) -> by
             "The stream has exhausted the last possible ID, unable to add more items"
         )
     if options is None or new_id is None:
-        new_id = ids.make(ctx.keyspace.now, 0)
-        if new_id <= last_id:
-            new_id = ids.after(last_id)
+        now = ctx.keyspace.now
+        new_id = ids.after(last_id) if now <= number_at(last_id, 0) else ids.make(now, 0)
     elif not options.has_seq and new_id[:8] == last_id[:8]:
         new_id = ids.after(last_id)
         if new_id is not None and new_id[:8] != last_id[:8]:

@@ -71,7 +71,7 @@ def _pop_one_key(ctx: WriteContext, name: bytes, words: tuple[bytes, ...], highe
     count = 1
     if words:
         count = parse_int_in(words[0], 0, INT64_MAX, "value is out of range, must be positive")
-    found = zsets.mutable(ctx, name)
+    found = zsets.mutable_or_opened(ctx, name)
     if found is None or count == 0:
         return []
     pairs = _pop(ctx, name, found, count, highest)

@@ -11,7 +11,6 @@ from typing import Any, Final
 
 from kvserver import errors, numbers
 from kvserver.codec import ZSET
-from kvserver.collection import MutableCollection
 from kvserver.commands.zset_bounds import LexRange, ScoreRange
 from kvserver.registry import DENYOOM, FAST, READONLY, WRITE, command, key
 from kvserver.resp import NULL_ARRAY
@@ -44,6 +43,16 @@ def mutable(ctx: WriteContext, name: bytes) -> MutableSortedSet | None:
     """A sorted set to be changed."""
     rows = ctx.db.mutable(name, ZSET)
     return None if rows is None else MutableSortedSet(rows, ctx.server.encodings.zsets)
+
+
+def mutable_or_opened(ctx: WriteContext, name: bytes) -> MutableSortedSet | None:
+    """The same, perhaps as the command before left it: for commands that save what they change."""
+    found = ctx.db.opened(name, ZSET)
+    if found is None:
+        return mutable(ctx, name)
+    assert isinstance(found, MutableSortedSet)
+    found.limits = ctx.server.encodings.zsets
+    return found
 
 
 def parse_score(text: bytes) -> float:
@@ -122,15 +131,14 @@ def _add(ctx: WriteContext, name: bytes, words: tuple[bytes, ...], options: int)
     size = (len(words) - at) // 2
     _check_options(options, len(words) - at)
     scores = [parse_score(text) for text in words[at::2]]
-    rows = ctx.db.mutable(name, ZSET)
-    if rows is None:
+    found = mutable_or_opened(ctx, name)
+    if found is None:
         if options & _XX:
             return None if options & _INCR else 0
-        rows = ctx.db.new(name, ZSET)
-    found = MutableSortedSet(rows, ctx.server.encodings.zsets)
+        found = MutableSortedSet(ctx.db.new(name, ZSET), ctx.server.encodings.zsets)
     found.expect(size, len(words[at + 1]))
     if options & _INCR:
-        return _increment(ctx, rows, found, words[at + 1], scores[0], options)
+        return _increment(ctx, name, found, words[at + 1], scores[0], options)
     added = updated = 0
     for score in scores:
         member = words[at + 1]
@@ -171,7 +179,7 @@ def _wanted(options: int, before: float, score: float) -> bool:
 
 def _increment(
     ctx: WriteContext,
-    rows: MutableCollection,
+    name: bytes,
     found: MutableSortedSet,
     member: bytes,
     increment: float,
@@ -196,7 +204,7 @@ def _increment(
         found.move(member, before, total)
         increment = total
     found.save()
-    ctx.notify(notify.ZSET, b"zincr", rows.key)
+    ctx.notify(notify.ZSET, b"zincr", name)
     return increment
 
 

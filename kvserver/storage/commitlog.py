@@ -219,6 +219,7 @@ class CommitLog:
     def sweep(self) -> None:
         """The running command changes what every key reads as (FLUSHALL, SWAPDB): whatever is
         read from now on depends on it."""
+        self.rows.close_rows()
         self.wrote(0)
         self._swept_seq = self.last_seq + 1
 
@@ -256,6 +257,7 @@ class CommitLog:
         step = self.step
         if step is not None:
             step("commit.build")
+        self.rows.close_rows()
         self.before_commit()
         batch = self.engine.batch()
         # First: what is pending was written after.

@@ -1,7 +1,10 @@
 """A column family as commands see it: pending writes over (a row cache over) RocksDB.
 
 It must not know what rows mean. Invariants:
-- `pending` holds every uncommitted write of the table; None marks a deletion.
+- `pending` holds every uncommitted write of the table; None marks a deletion. Where a key is
+  `opened`, too, the row is what that will encode, and what `pending` has is an older one.
+- An opened row isn't in the cache. It is closed by whoever reads it, by every walk, and by the
+  commit: nobody else need know that there are such rows.
 - The cache is write-through: a row in it equals pending-or-RocksDB, so a hit needs one
   dictionary look-up. It holds no deletions: those are found in `pending`, or missing. Rows of
   dropped ranges may stay in it: nobody reads them (`CommitLog.delete_range`).
@@ -15,6 +18,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from kvserver.storage.engine import Engine
+from kvserver.storage.open_row import OpenRow
 from kvserver.storage.overlay import Entry, Fresh, Overlay, Walk, entries
 from kvserver.storage.row_cache import RowCache
 from kvserver.storage.wal_batch import DELETE_RANGE, PUT, Record
@@ -128,6 +132,7 @@ class CachedTable(Table):
     def __init__(self, engine: Engine, cf: int, log: CommitLog, byte: int) -> None:
         super().__init__(engine, cf, log)
         self.cache = RowCache(byte)
+        self.opened: dict[bytes, OpenRow] = {}
         self.reset_counters()
 
     def reset_counters(self) -> None:
@@ -150,8 +155,13 @@ class CachedTable(Table):
         if self.log.unsettled:
             self.log.note_read(key, self.pending)
             if key in self.pending:
-                return self.pending[key]
+                return self._pending_row(key)
         return self._fetch(key)
+
+    def _pending_row(self, key: bytes) -> bytes | None:
+        if self.opened and key in self.opened:
+            return self._close(key)
+        return self.pending[key]
 
     def _fetch(self, key: bytes) -> bytes | None:
         """The row from the old generation or RocksDB."""
@@ -179,7 +189,9 @@ class CachedTable(Table):
         """The row if it is in memory here, pending or cached; None doesn't say that it is missing.
         Counts nothing."""
         row = self.cache.find(key)
-        return self.pending.get(key) if row is None else row
+        if row is None and key in self.pending:
+            return self._pending_row(key)
+        return row
 
     def young(self, key: bytes) -> bytes | None:
         """The row if it is in the young generation."""
@@ -192,7 +204,7 @@ class CachedTable(Table):
         if row is not None:
             return row
         if key in self.pending:
-            return self.pending[key]
+            return self._pending_row(key)
         return self._fetch(key)
 
     def put(self, key: bytes, row: bytes) -> None:
@@ -200,6 +212,8 @@ class CachedTable(Table):
         if before is not None:
             self.overwrite(key, before, row)
             return
+        if self.opened:
+            self.opened.pop(key, None)
         self.pending[key] = row
         self.cache.add(key, row)
         log = self.log
@@ -221,12 +235,42 @@ class CachedTable(Table):
 
     def delete(self, key: bytes) -> None:
         self.cache.remove(key)
+        if self.opened:
+            self.opened.pop(key, None)
         self.pending[key] = None
         self.log.wrote(len(key))
 
     def get_uncached(self, key: bytes) -> bytes | None:
         """The row as `get` gives it, but the cache doesn't count it as used."""
+        if key in self.opened:
+            self._close(key)
         return super().get(key)
+
+    # -- rows that aren't encoded each time ------------------------------------------------------
+
+    def open(self, key: bytes, row: OpenRow) -> None:
+        """A row that was just put goes on changing: from now on it is what `row` encodes."""
+        self.cache.remove(key)
+        self.opened[key] = row
+
+    def _close(self, key: bytes) -> bytes:
+        log = self.log
+        changed, touched = log.changed, log.touched
+        log.changed = True  # a failure in between leaves half of it: the batch must go
+        row = self.opened.pop(key).encode()
+        self.pending[key] = row
+        self.cache.add(key, row)
+        log.changed, log.touched = changed, touched
+        return row
+
+    def close_rows(self) -> None:
+        """Encode all rows that are opened."""
+        for key in list(self.opened):
+            self._close(key)
+
+    def _fresh(self, lower: bytes, upper: bytes) -> list[Fresh]:
+        self.close_rows()
+        return super()._fresh(lower, upper)
 
     def forget_pending(self, begin: bytes, end: bytes) -> None:
         """The same, and out of the cache: if the batch fails, it must have what RocksDB has."""
@@ -237,6 +281,7 @@ class CachedTable(Table):
     def rollback(self) -> None:
         for key in self.pending:
             self.cache.remove(key)
+        self.opened = {}
         super().rollback()
 
     def follow(self, records: list[Record], ranges: bool) -> None:

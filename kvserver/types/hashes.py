@@ -99,6 +99,14 @@ def _count_expiring(fields: MutableCollection, change: int, expire_ms: int) -> N
     fields.extras = _pack(due_ms, expiring + change, number)
 
 
+def save(fields: MutableCollection) -> None:
+    """Write the header of a hash with fields, or leave it open."""
+    if fields.is_open:
+        fields.save_open()
+    elif fields.save() and len(fields.extras) <= 1:  # none of its fields expires
+        fields.leave_open(fields)
+
+
 # -- one field -------------------------------------------------------------------------------------
 
 

@@ -49,15 +49,21 @@ class ListRows(ListReader):
         if not self.count and self.remains:
             writer = rows.writer
             writer.remove(rows.row_key, rows.row, rows.key)
-            return
+        elif self.count and rows.is_open:
+            rows.save_open()
+        else:
+            rows.extras = self.extras()
+            if rows.save():
+                rows.leave_open(self, self.extras)
+
+    def extras(self) -> bytes:
+        """What it adds to the header."""
         size = max(self.size, 0)
         if self.large:
-            rows.extras = EXTRAS_LARGE.pack(
+            return EXTRAS_LARGE.pack(
                 self.encoding, self.head, self.tail, size, self.blocks, self.large
             )
-        else:
-            rows.extras = EXTRAS.pack(self.encoding, self.head, self.tail, size, self.blocks)
-        rows.save()
+        return EXTRAS.pack(self.encoding, self.head, self.tail, size, self.blocks)
 
     # -- entries ---------------------------------------------------------------------------------
 

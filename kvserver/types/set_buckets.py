@@ -22,9 +22,10 @@ BUCKET: Final = 256
 _MEMBER: Final = 8
 HASH_BITS: Final = 32
 _HASH_MASK: Final = (1 << HASH_BITS) - 1
-#: Fibonacci hashing: 2**32 divided by the golden ratio. Products of this and a remainder are still
-#: numbers that take no memory when this is compiled.
-_FACTOR: Final = 0x9E3779B1
+#: Fibonacci hashing: 2**32 divided by the golden ratio, in two halves. What is multiplied stays
+#: below 2**30: such numbers take no memory when this is compiled (mypyc's CPyTagged_Multiply).
+_FACTOR_HIGH: Final = 0x9E37
+_FACTOR_LOW: Final = 0x79B1
 MODULUS_BITS: Final = 30
 _LONG: Final = 255
 _LENGTHS: Final = [bytes((size,)) for size in range(_LONG)]
@@ -40,7 +41,7 @@ def hash_of(member: bytes, modulus: int) -> int:
         return int.from_bytes(blake2b(member, digest_size=4, key=key).digest(), "big")
     # Without the first byte members that differ in leading zeros would have the same hash.
     number = int.from_bytes(b"\1" + member, "big") % modulus
-    return number * _FACTOR & _HASH_MASK
+    return ((number * _FACTOR_HIGH & 0xFFFF) << 16) + number * _FACTOR_LOW & _HASH_MASK
 
 
 def bucket_of(member: bytes, level: int, split: int, modulus: int) -> bytes:

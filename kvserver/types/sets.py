@@ -163,10 +163,16 @@ class MutableSet(Set):
         """Write the header, or delete the key if no member is left; tell who observes it."""
         target = self.target
         target.count = self.count
-        target.extras = _STATE.pack(
-            self.encoding, self.level, self.split, self.weight, self.modulus
-        )
-        target.save()
+        if target.is_open and self.count:
+            target.save_open()
+            return
+        target.extras = self.extras()
+        if target.save():
+            target.leave_open(self, self.extras)
+
+    def extras(self) -> bytes:
+        """What it adds to the header."""
+        return _STATE.pack(self.encoding, self.level, self.split, self.weight, self.modulus)
 
     def add(self, member: bytes) -> bool:
         """Add a member; returns whether it wasn't there."""

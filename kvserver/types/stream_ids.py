@@ -11,6 +11,7 @@ import struct
 from typing import Final
 
 from kvserver import errors
+from kvserver.codec import number_at
 from kvserver.numbers import parse_int64
 
 SIZE: Final = 16
@@ -20,6 +21,7 @@ LAST: Final = b"\xff" * SIZE
 _U64_MAX: Final = (1 << 64) - 1
 _ID_MAX: Final = (1 << 128) - 1
 _PARTS: Final = struct.Struct(">QQ")
+_BYTES: Final = [bytes((byte,)) for byte in range(256)]
 #: The longest text that is looked at at all.
 _LONGEST: Final = 127
 #: What C's strtoull takes beyond plain digits.
@@ -33,22 +35,20 @@ def make(ms: int, seq: int) -> bytes:
 
 def parts(entry_id: bytes) -> tuple[int, int]:
     """(milliseconds, sequence number)."""
-    ms: int
-    seq: int
-    ms, seq = _PARTS.unpack(entry_id)
-    return ms, seq
+    return number_at(entry_id, 0), number_at(entry_id, 8)
 
 
 def text(entry_id: bytes) -> bytes:
     """As clients see it."""
-    return b"%d-%d" % _PARTS.unpack(entry_id)
+    ms, seq = number_at(entry_id, 0), number_at(entry_id, 8)
+    return b"%d-%d" % (ms, seq)
 
 
 def after(entry_id: bytes) -> bytes | None:
     """The next id; None after the last one."""
     last = entry_id[SIZE - 1]
     if last != 0xFF:
-        return entry_id[: SIZE - 1] + bytes((last + 1,))
+        return entry_id[: SIZE - 1] + _BYTES[last + 1]
     number = int.from_bytes(entry_id, "big")
     return None if number == _ID_MAX else (number + 1).to_bytes(SIZE, "big")
 

@@ -175,8 +175,18 @@ class MutableStream(Stream):
 
     def save(self) -> None:
         """Write the header, and tell who observes the key."""
-        self.target.count = self.count
-        self.target.extras = _STATE.pack(
+        target = self.target
+        target.count = self.count
+        if target.is_open:
+            target.save_open()
+            return
+        target.extras = self.extras()
+        if target.save():
+            target.leave_open(self, self.extras)
+
+    def extras(self) -> bytes:
+        """What it adds to the header."""
+        return _STATE.pack(
             self.last_id,
             self.first_id,
             self.max_deleted_id,
@@ -190,7 +200,6 @@ class MutableStream(Stream):
             self.tail_seq,
             self.tail_names,
         )
-        self.target.save()
 
     # -- adding --------------------------------------------------------------------------------
 

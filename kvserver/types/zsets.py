@@ -212,7 +212,7 @@ class MutableSortedSet(SortedSet):
     def __init__(self, rows: MutableCollection, limits: Limits) -> None:
         super().__init__(rows)
         self._rows = rows
-        self._limits = limits
+        self.limits = limits
         #: What is in memory of it.
         self._known = None if rows.is_new else zset_memory.get(rows)
         #: How many went that may have been the first or the last.
@@ -225,7 +225,7 @@ class MutableSortedSet(SortedSet):
     def expect(self, size: int, first_len: int) -> None:
         """A command with so many elements, the first member so long, is about to add them
         (zsetTypeCreate and zsetTypeMaybeConvert)."""
-        if size > self._limits.entries or (self._rows.is_new and first_len > self._limits.value):
+        if size > self.limits.entries or (self._rows.is_new and first_len > self.limits.value):
             self._set_flag(SKIPLIST)
 
     def peek(self, member: bytes) -> float | None:
@@ -238,7 +238,7 @@ class MutableSortedSet(SortedSet):
         """Add a member that isn't there."""
         rows = self._rows
         if not self.flags & SKIPLIST and (
-            rows.count >= self._limits.entries or len(member) > self._limits.value
+            rows.count >= self.limits.entries or len(member) > self.limits.value
         ):
             self._set_flag(SKIPLIST)
         rows.count += 1
@@ -285,7 +285,7 @@ class MutableSortedSet(SortedSet):
     def fill(self, scores: dict[bytes, float]) -> None:
         """Give a new set its members, as Redis does when it has them all at once
         (zsetConvertToListpackIfNeeded)."""
-        limits = self._limits
+        limits = self.limits
         if len(scores) > limits.entries or max(map(len, scores)) > limits.value:
             self._set_flag(SKIPLIST)
         for member, score in scores.items():
@@ -299,6 +299,24 @@ class MutableSortedSet(SortedSet):
     def save(self) -> None:
         """Write what concerns the set as a whole."""
         rows = self._rows
+        if rows.is_open and self._is_settled():
+            rows.save_open()
+            return
+        rows.close()
+        rows.extras = self.extras()
+        if rows.save():
+            rows.leave_open(self, self.extras)
+
+    def _is_settled(self) -> bool:
+        """Whether it has blocks, or none, as it should with its count."""
+        count = self._rows.count
+        if self.flags & BLOCKS:
+            return count >= FEWEST_COUNTED
+        return 0 < count <= MOST_UNCOUNTED
+
+    def extras(self) -> bytes:
+        """Write the rows of blocks: what it adds to the header."""
+        rows = self._rows
         if self.flags & BLOCKS:
             self._save_blocks()
         elif rows.count > MOST_UNCOUNTED:
@@ -308,14 +326,13 @@ class MutableSortedSet(SortedSet):
             zset_memory.forget(rows)
         elif self._removed > 0 and random.random() * _TRIM_AFTER < self._removed:
             self._trim()
-        if self._is_changed:
-            self._is_changed = False
-            if self.low or self.high:
-                head = bytes((self.flags, len(self.low)))
-                rows.extras = b"%b%b%b" % (head, self.low, self.high)
-            else:
-                rows.extras = bytes((self.flags,)) if self.flags else b""
-        rows.save()
+        if not self._is_changed:
+            return rows.extras
+        self._is_changed = False
+        if self.low or self.high:
+            head = bytes((self.flags, len(self.low)))
+            return b"%b%b%b" % (head, self.low, self.high)
+        return bytes((self.flags,)) if self.flags else b""
 
     def _set_flag(self, flag: int) -> None:
         self.flags |= flag
