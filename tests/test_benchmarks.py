@@ -205,7 +205,8 @@ def test_every_stage_has_a_row() -> None:
 
 def test_a_profile_is_shown_in_time_per_operation() -> None:
     shares = {"parse": 0.6, cost.BACKGROUND: 0.4}
-    profile = cost.Profile(Load("set", 16, 0), Figures(100_000, 1, 2, 5.0), shares)
+    ours, theirs = Figures(100_000, 1, 2, 5.0), Figures(200_000, 1, 2, 2.0)
+    profile = cost.Profile(Load("set", 16, 0), "always", ours, shares, theirs)
     lines = cost.table([profile]).splitlines()
     assert "| parse | 3.00 |" in lines and "| **together** | **5.00** |" in lines
     assert "| of which RocksDB | 2.00 |" in lines

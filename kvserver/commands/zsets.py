@@ -51,7 +51,7 @@ def mutable_or_opened(ctx: WriteContext, name: bytes) -> MutableSortedSet | None
     if found is None:
         return mutable(ctx, name)
     assert isinstance(found, MutableSortedSet)
-    found.limits = ctx.server.encodings.zsets
+    found.resume(ctx.server.encodings.zsets)
     return found
 
 

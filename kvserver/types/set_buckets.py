@@ -124,7 +124,8 @@ def nth(row: bytes, number: int) -> int:
     """Where the length of the member with this index is."""
     at = 0
     for _ in range(number):
-        _, at = bounds(row, at)
+        size = row[at]
+        at = at + 1 + size if size < _LONG else bounds(row, at)[1]
     return at
 
 
@@ -132,7 +133,8 @@ def count_in(row: bytes) -> int:
     """How many members a bucket has."""
     count, at, end = 0, 0, len(row)
     while at < end:
-        _, at = bounds(row, at)
+        size = row[at]
+        at = at + 1 + size if size < _LONG else bounds(row, at)[1]
         count += 1
     return count
 

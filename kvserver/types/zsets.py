@@ -222,6 +222,12 @@ class MutableSortedSet(SortedSet):
         #: Places that came (1) and went (-1), while there are blocks.
         self._changes: dict[bytes, int] = {}
 
+    def resume(self, limits: Limits) -> None:
+        """Another command goes on with it. What was in memory may be forgotten meanwhile, or kept
+        of another object."""
+        self.limits = limits
+        self._known = zset_memory.get(self._rows)
+
     def expect(self, size: int, first_len: int) -> None:
         """A command with so many elements, the first member so long, is about to add them
         (zsetTypeCreate and zsetTypeMaybeConvert)."""
@@ -345,7 +351,8 @@ class MutableSortedSet(SortedSet):
             self._count_changes()
             return
         zset_blocks.drop(rows)
-        known = zset_memory.get(rows)  # this command may have been the first to ask for a rank
+        # This command may have been the first to ask for a rank.
+        known = self._known or zset_memory.get(rows)
         if known is not None:
             known.groups.forget()
         self._changes = {}
