@@ -20,7 +20,7 @@ import uvloop
 import kvserver.commands  # noqa: F401  (declares the commands)
 from kvserver import __version__, systemd
 from kvserver.config import Config
-from kvserver.edge import files, settings
+from kvserver.edge import files, settings, slices
 from kvserver.edge.backup import Backups
 from kvserver.edge.busy import BusyServer
 from kvserver.edge.checkpoint import Checkpoints
@@ -95,6 +95,7 @@ class App:
 
     async def run(self) -> None:
         """Serve until SHUTDOWN or a signal; raises ListenError."""
+        slices.shorten()
         self._replicator.start()
         await self._listeners.open()
         for number in (signal.SIGTERM, signal.SIGINT):
