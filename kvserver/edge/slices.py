@@ -24,6 +24,8 @@ _SYSCALLS: Final = {"x86_64": 314, "aarch64": 274, "riscv64": 274}
 _ATTRIBUTES: Final = struct.Struct("=IIQiIQQQ")
 #: Threads that this one starts have the usual slice.
 _RESET_ON_FORK: Final = 1
+#: Kept: what ctypes makes for a library refers to itself, and would be left to the collector.
+_LIBC: Final = ctypes.CDLL(None)
 
 
 def shorten() -> bool:
@@ -35,5 +37,4 @@ def shorten() -> bool:
     nice = os.getpriority(os.PRIO_PROCESS, 0)
     policy = (os.SCHED_OTHER, _RESET_ON_FORK, nice, 0)
     attributes = _ATTRIBUTES.pack(_ATTRIBUTES.size, *policy, SLICE_NS, 0, 0)
-    syscall = ctypes.CDLL(None, use_errno=True).syscall
-    return bool(syscall(number, 0, attributes, 0) == 0)
+    return bool(_LIBC.syscall(number, 0, attributes, 0) == 0)
