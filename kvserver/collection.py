@@ -125,17 +125,28 @@ class MutableCollection(Collection):
             writer.touched(self.key)
         return repeated and not row[0] & HAS_EXPIRE
 
+    def save_typed(self, typed: object, extras: Callable[[], bytes]) -> None:
+        """`save` for a type that has what it adds to the header, `extras`, elsewhere. It is left
+        open if it may be."""
+        self.extras = extras()
+        if self.save():
+            self.leave_open(typed, extras)
+
     def leave_open(self, typed: object, extras: Callable[[], bytes] | None = None) -> None:
         """It is saved, and may be left open: `typed` is what a command goes on with, `extras` gives
         what the type adds to the header, if that isn't in it at all times."""
         self.is_open = True
         self.writer.rows.open(self.row_key, OpenCollection(self, typed, extras))
 
-    def save_open(self) -> None:
-        """`save` of a collection that is open and has elements."""
+    def save_open(self) -> bool:
+        """All that `save` is for a collection that is open and has elements; returns whether it is
+        that."""
+        if not self.is_open or not self.count:
+            return False
         self.data.log.wrote(0)
         if self.writer.keyspace.observed:
             self.writer.touched(self.key)
+        return True
 
     def close(self) -> None:
         """Have the header encoded if it is open."""

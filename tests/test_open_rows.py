@@ -7,7 +7,7 @@ open, and that whoever reads it finds it as it is, is looked at inside.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import datadir
@@ -84,8 +84,9 @@ def test_large_sorted_set(pair: Pair) -> None:
 
 
 @pytest.fixture
-def core(tmp_path: Path) -> Core:
-    return Core(tmp_path / "db")
+def core(tmp_path: Path) -> Iterator[Core]:
+    with Core(tmp_path / "db") as core:
+        yield core
 
 
 @pytest.fixture

@@ -101,9 +101,7 @@ def _count_expiring(fields: MutableCollection, change: int, expire_ms: int) -> N
 
 def save(fields: MutableCollection) -> None:
     """Write the header of a hash with fields, or leave it open."""
-    if fields.is_open:
-        fields.save_open()
-    elif fields.save() and len(fields.extras) <= 1:  # none of its fields expires
+    if not fields.save_open() and fields.save() and len(fields.extras) <= 1:  # no field expires
         fields.leave_open(fields)
 
 

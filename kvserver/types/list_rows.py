@@ -49,12 +49,8 @@ class ListRows(ListReader):
         if not self.count and self.remains:
             writer = rows.writer
             writer.remove(rows.row_key, rows.row, rows.key)
-        elif self.count and rows.is_open:
-            rows.save_open()
-        else:
-            rows.extras = self.extras()
-            if rows.save():
-                rows.leave_open(self, self.extras)
+        elif not rows.save_open():
+            rows.save_typed(self, self.extras)
 
     def extras(self) -> bytes:
         """What it adds to the header."""

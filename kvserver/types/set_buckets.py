@@ -104,6 +104,12 @@ def bounds(row: bytes, at: int) -> tuple[int, int]:
     return at + 5, at + 5 + int.from_bytes(row[at + 1 : at + 5], "big")
 
 
+def _after(row: bytes, at: int) -> int:
+    """The second of `bounds`."""
+    size = row[at]
+    return at + 1 + size if size < _LONG else bounds(row, at)[1]
+
+
 def find(row: bytes, member: bytes) -> int:
     """Where a member's length is in a bucket's row; -1 if it isn't there."""
     size, at, end = len(member), 0, len(row)
@@ -124,8 +130,7 @@ def nth(row: bytes, number: int) -> int:
     """Where the length of the member with this index is."""
     at = 0
     for _ in range(number):
-        size = row[at]
-        at = at + 1 + size if size < _LONG else bounds(row, at)[1]
+        at = _after(row, at)
     return at
 
 
@@ -133,8 +138,7 @@ def count_in(row: bytes) -> int:
     """How many members a bucket has."""
     count, at, end = 0, 0, len(row)
     while at < end:
-        size = row[at]
-        at = at + 1 + size if size < _LONG else bounds(row, at)[1]
+        at = _after(row, at)
         count += 1
     return count
 

@@ -163,12 +163,8 @@ class MutableSet(Set):
         """Write the header, or delete the key if no member is left; tell who observes it."""
         target = self.target
         target.count = self.count
-        if target.is_open and self.count:
-            target.save_open()
-            return
-        target.extras = self.extras()
-        if target.save():
-            target.leave_open(self, self.extras)
+        if not target.save_open():
+            target.save_typed(self, self.extras)
 
     def extras(self) -> bytes:
         """What it adds to the header."""

@@ -40,7 +40,7 @@ def parts(entry_id: bytes) -> tuple[int, int]:
 
 def text(entry_id: bytes) -> bytes:
     """As clients see it."""
-    ms, seq = number_at(entry_id, 0), number_at(entry_id, 8)
+    ms, seq = parts(entry_id)
     return b"%d-%d" % (ms, seq)
 
 

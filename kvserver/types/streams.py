@@ -177,12 +177,8 @@ class MutableStream(Stream):
         """Write the header, and tell who observes the key."""
         target = self.target
         target.count = self.count
-        if target.is_open:
-            target.save_open()
-            return
-        target.extras = self.extras()
-        if target.save():
-            target.leave_open(self, self.extras)
+        if not target.save_open():
+            target.save_typed(self, self.extras)
 
     def extras(self) -> bytes:
         """What it adds to the header."""

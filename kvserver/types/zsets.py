@@ -212,7 +212,7 @@ class MutableSortedSet(SortedSet):
     def __init__(self, rows: MutableCollection, limits: Limits) -> None:
         super().__init__(rows)
         self._rows = rows
-        self.limits = limits
+        self._limits = limits
         #: What is in memory of it.
         self._known = None if rows.is_new else zset_memory.get(rows)
         #: How many went that may have been the first or the last.
@@ -225,13 +225,13 @@ class MutableSortedSet(SortedSet):
     def resume(self, limits: Limits) -> None:
         """Another command goes on with it. What was in memory may be forgotten meanwhile, or kept
         of another object."""
-        self.limits = limits
+        self._limits = limits
         self._known = zset_memory.get(self._rows)
 
     def expect(self, size: int, first_len: int) -> None:
         """A command with so many elements, the first member so long, is about to add them
         (zsetTypeCreate and zsetTypeMaybeConvert)."""
-        if size > self.limits.entries or (self._rows.is_new and first_len > self.limits.value):
+        if size > self._limits.entries or (self._rows.is_new and first_len > self._limits.value):
             self._set_flag(SKIPLIST)
 
     def peek(self, member: bytes) -> float | None:
@@ -244,7 +244,7 @@ class MutableSortedSet(SortedSet):
         """Add a member that isn't there."""
         rows = self._rows
         if not self.flags & SKIPLIST and (
-            rows.count >= self.limits.entries or len(member) > self.limits.value
+            rows.count >= self._limits.entries or len(member) > self._limits.value
         ):
             self._set_flag(SKIPLIST)
         rows.count += 1
@@ -291,7 +291,7 @@ class MutableSortedSet(SortedSet):
     def fill(self, scores: dict[bytes, float]) -> None:
         """Give a new set its members, as Redis does when it has them all at once
         (zsetConvertToListpackIfNeeded)."""
-        limits = self.limits
+        limits = self._limits
         if len(scores) > limits.entries or max(map(len, scores)) > limits.value:
             self._set_flag(SKIPLIST)
         for member, score in scores.items():
@@ -305,20 +305,16 @@ class MutableSortedSet(SortedSet):
     def save(self) -> None:
         """Write what concerns the set as a whole."""
         rows = self._rows
-        if rows.is_open and self._is_settled():
-            rows.save_open()
-            return
-        rows.close()
-        rows.extras = self.extras()
-        if rows.save():
-            rows.leave_open(self, self.extras)
+        if not (self._is_settled() and rows.save_open()):
+            rows.close()
+            rows.save_typed(self, self.extras)
 
     def _is_settled(self) -> bool:
         """Whether it has blocks, or none, as it should with its count."""
         count = self._rows.count
         if self.flags & BLOCKS:
             return count >= FEWEST_COUNTED
-        return 0 < count <= MOST_UNCOUNTED
+        return count <= MOST_UNCOUNTED
 
     def extras(self) -> bytes:
         """Write the rows of blocks: what it adds to the header."""
